@@ -1,0 +1,46 @@
+# azure_port_sync: `make run` does the main job, `make test` proves it, `make dev` opens the Dagster UI.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter of a supported version; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help install run test dev sandbox check clean
+
+help:
+	@echo "make run      sync once: your tenant when credentials are set, otherwise the embedded sandbox"
+	@echo "make dev      sandbox (or your tenant) with the Dagster UI and the schedules"
+	@echo "make test     the tests"
+	@echo "make check    lint, types and definitions"
+	@echo "make sandbox  the sandbox alone: Azure and Port on loopback"
+	@echo "make install  only install"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 was not found: install one, or name it: make PYTHON=/path/to/python install"; exit 1; }
+	@echo "Installing into $(VENV) with $$($(PYTHON) --version) (first time: about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --upgrade pip
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off --editable '.[sandbox,postgres]' --group dev
+	@touch $@
+
+run: install
+	@$(BIN)/python -m azure_port_sync run
+
+dev: install
+	@exec $(BIN)/python -m azure_port_sync dev
+
+sandbox: install
+	@exec $(BIN)/python -m azure_port_sync.sandbox
+
+test: install
+	@$(BIN)/python -m pytest
+
+check: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/dagster definitions validate -m azure_port_sync.definitions
+
+clean:
+	rm -rf $(VENV) .sandbox .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""Keeps a Port software catalog equal to what exists in Azure."""

@@ -1,0 +1,1 @@
+"""Tests, through the public doors of the project."""
