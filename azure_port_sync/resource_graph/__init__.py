@@ -1,0 +1,6 @@
+"""Reading Azure Resource Graph: queries, paging, quota, and the observations that come out of it."""
+
+from azure_port_sync.resource_graph.client import ResourceGraph
+from azure_port_sync.resource_graph.reads import AzureReader, Reading
+
+__all__ = ["AzureReader", "Reading", "ResourceGraph"]

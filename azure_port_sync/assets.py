@@ -1,0 +1,428 @@
+"""The sync assets with their checks: what Azure holds, what has to change, what Port was told.
+
+Each asset calls one step and shows what it found. The checks sit in the asset whose counts they compare, so that a
+red check comes with the numbers, and a blocking one stops the run before anything wrong is sent or believed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from azure_port_sync.port import DeliveryReport
+from azure_port_sync.resources import AzureResource, PortResource, StateResource
+from azure_port_sync.steps import ChangeSet, Findings, decide_changes, deliver_changes, read_snapshot
+from azure_port_sync.sync.clock import Clock
+from azure_port_sync.sync.decisions import Verdict
+from azure_port_sync.sync.errors import SyncError
+from azure_port_sync.sync.identity import illegal_identifiers, target_name
+from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, records
+from azure_port_sync.sync.windows import Mode, Plan
+
+#: Rows of a table in metadata; more would slow the UI down and be read by nobody.
+_SHOWN = 20
+_PROGRESS_SECONDS = 10.0
+
+
+class RequestedMode(Enum):
+    """`incremental` delivers what changed since the last settled run; `full` compares everything."""
+
+    incremental = "incremental"
+    full = "full"
+
+
+class SyncConfig(dg.Config):
+    """How a run goes about it. The jobs set `mode`; there is no default that could turn one into the other."""
+
+    mode: RequestedMode = Field(
+        description="incremental: what changed since the last run. full: everything is read and compared. "
+        "An incremental run turns full by itself where change records are not enough, and says why."
+    )
+    force: bool = Field(
+        default=False, description="Deliver everything that is in scope, also what Port has been told already."
+    )
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Show an error that is meant for a person as one sentence, and spend no retry on it."""
+    try:
+        yield
+    except SyncError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+# -- azure ----------------------------------------------------------------------------------------------------------
+
+
+@dg.multi_asset(
+    name="azure_snapshot",
+    group_name="azure",
+    outs={
+        "azure_subscriptions": dg.AssetOut(
+            description="Every Azure subscription that the identity can read, also one that shows only through its "
+            "resource groups. Read whole in every run, because a lost permission leaves no change record.",
+            kinds={"azure"},
+        ),
+        "azure_resource_groups": dg.AssetOut(
+            description="Every resource group of those subscriptions, and whether its tags put it in scope. Comparing "
+            "them with the ledger finds groups that were renamed, retagged, moved or deleted.",
+            kinds={"azure"},
+        ),
+    },
+    internal_asset_deps={
+        "azure_subscriptions": set(),
+        "azure_resource_groups": {dg.AssetKey("azure_subscriptions")},
+    },
+    check_specs=[
+        dg.AssetCheckSpec(
+            "containers_match_azure",
+            asset="azure_resource_groups",
+            blocking=True,
+            description="The subscriptions and groups that were read are as many as Azure says there are.",
+        )
+    ],
+)
+def azure_snapshot(azure: AzureResource) -> Iterator[dg.MaterializeResult]:
+    with _plainly():
+        reading = read_snapshot(azure.reader)
+    kind = reading.frame["kind"]
+    subscriptions, groups = (reading.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
+    yield dg.MaterializeResult(
+        asset_key="azure_subscriptions",
+        value=subscriptions,
+        metadata={
+            "dagster/row_count": len(subscriptions),
+            "subscriptions": _table(
+                subscriptions.merge(
+                    groups.groupby("subscription_id").size().rename("groups").reset_index(), how="left"
+                ),
+                ["name", "subscription_id", "groups"],
+            ),
+            "query": _kql(reading.query),
+        },
+    )
+    shown = len(reading.frame) - reading.derived
+    yield dg.MaterializeResult(
+        asset_key="azure_resource_groups",
+        value=groups,
+        metadata={
+            "dagster/row_count": len(groups),
+            "in_scope": int(groups["in_scope"].sum()),
+            "resource_groups": _table(groups, ["name", "subscription_id", "in_scope"]),
+        },
+        check_results=[
+            _check(
+                "containers_match_azure",
+                asset_key="azure_resource_groups",
+                passed=shown == reading.total_records,
+                description=f"{shown:,} containers were read; Azure counts {reading.total_records:,}.",
+                containers_read=shown,
+                azure_total=reading.total_records,
+            )
+        ],
+    )
+
+
+@dg.asset(
+    group_name="azure",
+    kinds={"azure", "pandas"},
+    dagster_type=dg.PythonObjectDagsterType(ChangeSet),
+    description="What has to be told to Port: one upsert or delete per entity, decided from the change records since "
+    "the watermark (or from everything, in a full run) against the ledger of what Port was told before.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "rows_match_azure",
+            asset="azure_change_set",
+            blocking=True,
+            description="The rows and change records that were read are as many as Azure says there are.",
+        ),
+        dg.AssetCheckSpec(
+            "records_accounted_for",
+            asset="azure_change_set",
+            blocking=True,
+            description="Every change record was either the newest of its resource or superseded by a newer one.",
+        ),
+        dg.AssetCheckSpec(
+            "candidates_accounted_for",
+            asset="azure_change_set",
+            blocking=True,
+            description="Every candidate got exactly one verdict: upsert, delete, unchanged, out of scope, ...",
+        ),
+        dg.AssetCheckSpec(
+            "identifiers_valid",
+            asset="azure_change_set",
+            blocking=True,
+            description="Every identifier is one that Port accepts, and no two entities of a kind share one.",
+        ),
+    ],
+)
+def azure_change_set(
+    context: dg.AssetExecutionContext,
+    config: SyncConfig,
+    azure_subscriptions: pd.DataFrame,
+    azure_resource_groups: pd.DataFrame,
+    azure: AzureResource,
+    port: PortResource,
+    state: StateResource,
+    clock: dg.ResourceParam[Clock],
+) -> dg.MaterializeResult:
+    with _plainly():
+        change_set, findings = decide_changes(
+            azure.reader,
+            state.store,
+            clock,
+            target=target_name(azure.tenant(), port.destination),
+            snapshot=concat([azure_subscriptions, azure_resource_groups], OBSERVATION),
+            requested=Mode(config.mode.value),
+            force=config.force,
+            change_window=azure.settings.change_window,
+        )
+    plan, frame = change_set.plan, change_set.frame
+    context.log.info(
+        f"{plan.mode.capitalize()} run over {plan.window}: {'; '.join(plan.reasons)}. "
+        f"{_count(frame, Operation.UPSERT):,} upserts, {_count(frame, Operation.DELETE):,} deletes, "
+        f"{findings.verdicts[Verdict.UNCHANGED]:,} unchanged."
+    )
+    return dg.MaterializeResult(
+        value=change_set,
+        metadata={
+            **_plan_metadata(plan),
+            **_findings_metadata(findings, frame),
+            "azure_requests": azure.reader.graph.usage.requests,
+            "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
+            "operations": _table(frame, ["operation", "kind", "name", "type", "resource_group", "azure_id"]),
+            "queries": dg.MarkdownMetadataValue(
+                "\n\n".join(f"**{label}**\n```kusto\n{query}\n```" for label, query in findings.queries.items())
+            ),
+        },
+        check_results=_change_set_checks(findings, frame),
+    )
+
+
+def _change_set_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheckResult]:
+    accounted = findings.records_reduced + findings.records_superseded
+    verdicts = sum(findings.verdicts.values())
+    illegal = illegal_identifiers(frame["identifier"])
+    repeated = int(frame.duplicated(["kind", "identifier"]).sum())
+    return [
+        _check(
+            "rows_match_azure",
+            passed=findings.rows_read == findings.total_records,
+            description=f"{findings.rows_read:,} rows were read; Azure counts {findings.total_records:,}.",
+            rows_read=findings.rows_read,
+            azure_total=findings.total_records,
+        ),
+        _check(
+            "records_accounted_for",
+            passed=findings.records_read == accounted,
+            description=f"{findings.records_read:,} change records: {findings.records_reduced:,} resources changed, "
+            f"{findings.records_superseded:,} records superseded by newer ones.",
+            records_read=findings.records_read,
+            records_reduced=findings.records_reduced,
+            records_superseded=findings.records_superseded,
+        ),
+        _check(
+            "candidates_accounted_for",
+            passed=findings.candidates == verdicts and len(frame) == _operations(findings),
+            description=f"{findings.candidates:,} candidates, {verdicts:,} verdicts, {len(frame):,} operations.",
+            candidates=findings.candidates,
+            verdicts=verdicts,
+            operations=len(frame),
+        ),
+        _check(
+            "identifiers_valid",
+            passed=not illegal and not repeated,
+            description=f"{len(frame):,} identifiers: {len(illegal):,} that Port refuses, {repeated:,} used twice.",
+            identifiers=len(frame),
+            illegal=len(illegal),
+            repeated=repeated,
+            examples=", ".join(illegal[:5]) or "none",
+        ),
+    ]
+
+
+def _operations(findings: Findings) -> int:
+    return findings.verdicts[Verdict.UPSERT] + findings.verdicts[Verdict.DELETE]
+
+
+# -- port -----------------------------------------------------------------------------------------------------------
+
+
+@dg.asset(
+    group_name="port",
+    kinds={"port"},
+    description="The change set, delivered to Port: deletes first, then upserts, containers before what is in them. "
+    "The watermark moves when every delivery is settled, and only then.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "deliveries_match_change_set",
+            asset="port_deliveries",
+            description="Every operation of the change set was answered by Port.",
+        ),
+        dg.AssetCheckSpec(
+            "deliveries_settled",
+            asset="port_deliveries",
+            blocking=True,
+            description="Port accepted every delivery. Otherwise the run fails, and the watermark stays.",
+        ),
+    ],
+)
+def port_deliveries(
+    context: dg.AssetExecutionContext,
+    azure_change_set: ChangeSet,
+    port: PortResource,
+    state: StateResource,
+    clock: dg.ResourceParam[Clock],
+) -> dg.MaterializeResult:
+    started = monotonic()
+    progress = _Progress(context.log, started)
+    with _plainly():
+        report = deliver_changes(azure_change_set, port.sink, state.store, clock, progress=progress)
+    seconds = monotonic() - started
+    plan = azure_change_set.plan
+    watermark = plan.window.end if report.unsettled == 0 else plan.planned_from
+    if report.error is not None:
+        context.log.error(str(report.error))
+    return dg.MaterializeResult(
+        metadata={
+            "accepted": report.accepted.total(),
+            "accepted_upserts": report.accepted[Operation.UPSERT],
+            "accepted_deletes": report.accepted[Operation.DELETE],
+            "refused": len(report.refused),
+            "not_sent": report.total - report.done,
+            "seconds": round(seconds, 2),
+            "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
+            "port_retries": port.sink.retries,
+            **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
+            **({"refusals": _refusals(report)} if report.refused else {}),
+        },
+        check_results=[
+            _check(
+                "deliveries_match_change_set",
+                passed=report.done == len(azure_change_set.frame),
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"{report.done:,} of {len(azure_change_set.frame):,} operations were answered.",
+                operations=len(azure_change_set.frame),
+                answered=report.done,
+            ),
+            _check(
+                "deliveries_settled",
+                passed=report.unsettled == 0,
+                description=_settled_sentence(report),
+                accepted=report.accepted.total(),
+                unsettled=report.unsettled,
+            ),
+        ],
+    )
+
+
+class _Progress:
+    """Logs how far a long delivery is, with its rate and the time left, every few seconds."""
+
+    def __init__(self, log: dg.DagsterLogManager, started: float) -> None:
+        self._log = log
+        self._started = self._last = started
+
+    def __call__(self, done: int, total: int) -> None:
+        now = monotonic()
+        if now - self._last < _PROGRESS_SECONDS:
+            return
+        self._last = now
+        rate = done / (now - self._started)
+        self._log.info(f"{done:,} of {total:,} delivered, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left")
+
+
+def _settled_sentence(report: DeliveryReport) -> str:
+    if report.error is not None:
+        return f"{report.unsettled:,} of {report.total:,} deliveries are not settled. {report.error}"
+    if report.refused:
+        row, reason = report.refused[0]
+        return (
+            f"Port refused {len(report.refused):,} of {report.total:,} deliveries, the first for {row['azure_id']}: "
+            f"{reason}. The watermark stays where it is; the next run tries them again."
+        )
+    return f"Port accepted all {report.total:,} deliveries." if report.total else "There was nothing to deliver."
+
+
+def _refusals(report: DeliveryReport) -> dg.TableMetadataValue:
+    rows = [
+        {"operation": row["operation"], "azure_id": row["azure_id"], "reason": reason} for row, reason in report.refused
+    ]
+    return _table(pd.DataFrame(rows), ["operation", "azure_id", "reason"])
+
+
+# -- metadata -------------------------------------------------------------------------------------------------------
+
+
+def _plan_metadata(plan: Plan) -> dict[str, Any]:
+    return {
+        "mode": str(plan.mode),
+        "mode_reason": "; ".join(plan.reasons),
+        "window_start": dg.TimestampMetadataValue(plan.window.start.timestamp()),
+        "window_end": dg.TimestampMetadataValue(plan.window.end.timestamp()),
+        "window_minutes": round((plan.window.end - plan.window.start).total_seconds() / 60, 1),
+        "target": plan.target,
+        "scope_fingerprint": plan.fingerprint,
+    }
+
+
+def _findings_metadata(findings: Findings, frame: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "dagster/row_count": len(frame),
+        "subscriptions": findings.subscriptions,
+        "resource_groups": findings.groups,
+        "resource_groups_in_scope": findings.groups_in_scope,
+        "records_read": findings.records_read,
+        "rows_read": findings.rows_read,
+        "candidates": findings.candidates,
+        "upserts": findings.verdicts[Verdict.UPSERT],
+        "deletes": findings.verdicts[Verdict.DELETE],
+        "unchanged": findings.verdicts[Verdict.UNCHANGED],
+        "out_of_scope": findings.verdicts[Verdict.OUT_OF_SCOPE],
+        "pending": findings.verdicts[Verdict.PENDING],
+        "unknown_deletes": findings.verdicts[Verdict.UNKNOWN_DELETE],
+        "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
+    }
+
+
+def _count(frame: pd.DataFrame, operation: Operation) -> int:
+    return int((frame["operation"] == operation).sum())
+
+
+def _check(
+    name: str,
+    *,
+    passed: bool,
+    description: str,
+    asset_key: str | None = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    **metadata: int | str,
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name,
+        asset_key=asset_key,
+        passed=passed,
+        severity=severity,
+        description=description,
+        metadata=metadata,
+    )
+
+
+def _kql(query: str) -> dg.MarkdownMetadataValue:
+    return dg.MarkdownMetadataValue(f"```kusto\n{query}\n```")
+
+
+def _table(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:
+    """The first rows of a frame."""
+    shown = frame[columns].head(_SHOWN).astype(object)
+    shown = shown.where(shown.notna(), None)
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in columns])
+    return dg.TableMetadataValue(
+        [dg.TableRecord({k: v if v is None else str(v) for k, v in row.items()}) for row in records(shown)], schema
+    )

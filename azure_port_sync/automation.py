@@ -1,0 +1,84 @@
+"""Jobs and schedules: the same assets every 15 minutes for what changed, and once a night for everything."""
+
+import os
+
+import dagster as dg
+
+from azure_port_sync.settings import Settings
+from azure_port_sync.sync.errors import SettingsError
+
+#: One live sync per value of this tag, whoever launches it: dagster.yaml limits it in the run queue.
+SINGLETON_TAG = "azure_port_sync/singleton"
+
+#: Any run may turn full, and a full run over a million resources takes its time; a run that makes no progress ends
+#: itself much earlier.
+_MAX_RUNTIME_SECONDS = 6 * 60 * 60
+
+_TAGS = {
+    SINGLETON_TAG: "sync",
+    "dagster/max_runtime": str(_MAX_RUNTIME_SECONDS),
+    "dagster/retry_strategy": "ALL_STEPS",
+}
+_ASSETS = dg.AssetSelection.assets(
+    "azure_subscriptions", "azure_resource_groups", "azure_change_set", "port_deliveries"
+)
+_ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+incremental_sync = dg.define_asset_job(
+    "incremental_sync",
+    selection=_ASSETS,
+    description="Delivers to Port what changed in Azure since the last run that settled. Turns full by itself where "
+    "change records are not enough, and says why.",
+    tags=_TAGS,
+    config={"ops": {"azure_change_set": {"config": {"mode": "incremental"}}}},
+)
+
+full_sync = dg.define_asset_job(
+    "full_sync",
+    selection=_ASSETS,
+    description="Reads everything in scope, compares it with what Port was told, and delivers the difference.",
+    tags=_TAGS,
+    config={"ops": {"azure_change_set": {"config": {"mode": "full"}}}},
+)
+
+
+def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
+    cron = _cron(setting)
+
+    @dg.schedule(
+        name=f"{job_name}_schedule",
+        job_name=job_name,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Launches {job_name} at {cron} UTC ({setting}), unless a sync is already under way.",
+    )
+    def launch(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        active = context.instance.get_run_records(
+            dg.RunsFilter(tags={SINGLETON_TAG: "sync"}, statuses=_ACTIVE), limit=1
+        )
+        if active:
+            run = active[0].dagster_run
+            return dg.SkipReason(f"The run {run.run_id[:8]} of {run.job_name} is still {run.status.value.lower()}.")
+        return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
+
+    return launch
+
+
+def _cron(setting: str) -> str:
+    """The configured cron; the default where it is wrong, so that the location loads and the run says what is wrong."""
+    try:
+        return str(getattr(Settings.from_environment({setting: os.environ.get(setting, "")}), setting))
+    except SettingsError:
+        return str(Settings.model_fields[setting].default)
+
+
+incremental_sync_schedule = _schedule("incremental_sync", "INCREMENTAL_SYNC_CRON")
+full_sync_schedule = _schedule("full_sync", "FULL_SYNC_CRON")

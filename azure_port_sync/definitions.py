@@ -1,0 +1,25 @@
+"""The code location: everything that Dagster is told about, in one screen."""
+
+import dagster as dg
+
+from azure_port_sync import assets, automation
+from azure_port_sync.resources import AzureResource, PortResource, StateResource
+from azure_port_sync.storage import RunValues
+from azure_port_sync.sync.clock import SystemClock
+
+clock = SystemClock()
+
+defs = dg.Definitions(
+    assets=[assets.azure_snapshot, assets.azure_change_set, assets.port_deliveries],
+    jobs=[automation.incremental_sync, automation.full_sync],
+    schedules=[automation.incremental_sync_schedule, automation.full_sync_schedule],
+    resources={
+        "azure": AzureResource(clock=clock),
+        "port": PortResource(clock=clock),
+        "state": StateResource(),
+        "clock": clock,
+        "io_manager": RunValues(),
+    },
+    # Steps take seconds and share clients: a process each would only cost time. Also for the UI's Materialize button.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,257 @@
+"""The client: one query in, all of its rows out, or one sentence that says why not.
+
+Resource Graph pages by offset over live data, throttles per principal, and answers a query over too many rows with
+an error; a reader that trusts the first answer loses resources. The Azure SDK retries a part of what is transient
+for a POST (not a 429 without Retry-After, not 502, not 408), so its own retries are off and ours cover all of it.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+import pyarrow as pa
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.mgmt.resourcegraph import ResourceGraphClient
+from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions, QueryResponse
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from azure_port_sync.resource_graph.quota import QuotaLimiter, retry_after
+from azure_port_sync.sync.clock import Clock
+from azure_port_sync.sync.errors import AzureError
+
+#: The largest page that Resource Graph gives.
+PAGE_SIZE = 1000
+
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_DEADLINE = timedelta(minutes=10)
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
+_READ_AGAIN = 4
+
+Page = list[dict[str, Any]]
+
+
+@dataclass
+class Usage:
+    """What reading has cost so far."""
+
+    requests: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Where:
+    """The reach of one request: these subscriptions, or these management groups, or (neither) the whole tenant."""
+
+    subscriptions: list[str] | None = None
+    management_groups: list[str] | None = None
+
+
+@dataclass
+class _Pages:
+    """What has been seen while paging, to notice that the data moved underneath."""
+
+    total: int | None = None
+    rows: int = 0
+    ids: set[int] = field(default_factory=set)
+    moved: bool = False
+
+    def add(self, page: Page, total: int) -> None:
+        self.rows += len(page)
+        self.ids.update(hash(row["id"]) for row in page)
+        self.moved = (self.total is not None and self.total != total) or len(self.ids) != self.rows
+        self.total = total
+
+
+class _DataMovedError(Exception):
+    """Rows came twice, or their number changed, while their pages were read."""
+
+
+class ResourceGraph:
+    """Queries Azure Resource Graph. Safe to share between threads.
+
+    Raises AzureError when Azure refuses, when it stays unreachable for ten minutes, or when its answer is not
+    complete.
+    """
+
+    def __init__(self, credential: TokenCredential, clock: Clock, **client_options: Any) -> None:
+        """`client_options` go to `ResourceGraphClient`: base_url, credential_scopes, connection_verify, ..."""
+        self._client = ResourceGraphClient(
+            credential, retry_total=0, connection_timeout=10, read_timeout=120, **client_options
+        )
+        self._clock = clock
+        self._limiter = QuotaLimiter(clock)
+        self._lock = threading.Lock()
+        self.usage = Usage()
+
+    @property
+    def throttled_seconds(self) -> float:
+        """Seconds that requests have waited for the quota."""
+        return self._limiter.waited_seconds
+
+    def close(self) -> None:
+        self._client.close()
+
+    def read(self, query: str, where: Where, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
+        """All pages of a query, each through `convert` as it comes in, and the total that Resource Graph claims.
+
+        The query must project a unique `id` and order by it. When the data moves between two pages (a row comes
+        twice, or the number of rows changes), the whole is read again, up to four times in all.
+        """
+        for _ in range(_READ_AGAIN):
+            try:
+                seen = _Pages()
+                return [convert(page) for page in self._pages(query, where, seen)], seen.total or 0
+            except _DataMovedError:
+                continue
+        raise AzureError(
+            f"The result of a query changed {_READ_AGAIN} times while it was being read, so it cannot be known to "
+            "be complete; nothing was sent. The next run tries again. If this persists, set a smaller "
+            "SUBSCRIPTION_BATCH_SIZE, e.g. 100."
+        )
+
+    def _pages(self, query: str, where: Where, seen: _Pages) -> Iterator[Page]:
+        token: str | None = None
+        top = PAGE_SIZE
+        while True:
+            try:
+                response = self._ask(query, where, token, top)
+            except HttpResponseError as error:
+                if "ResponsePayloadTooLarge" in _codes(error) and top > 1:
+                    top //= 2
+                    continue
+                raise _refused(error) from error
+            page = cast("Page", response.data)  # a list, because the answer is asked for as objects
+            seen.add(page, response.total_records)
+            if seen.moved:
+                raise _DataMovedError
+            yield page
+            token = response.skip_token
+            if token is None:
+                break
+        if response.result_truncated == "true":
+            raise AzureError(
+                "Azure Resource Graph cut a result short and offers no next page, so rows are missing; nothing was "
+                "sent. Set a smaller SUBSCRIPTION_BATCH_SIZE, e.g. 100."
+            )
+        if seen.rows != seen.total:
+            raise _DataMovedError
+
+    def _ask(self, query: str, where: Where, token: str | None, top: int) -> QueryResponse:
+        request = QueryRequest(
+            query=query,
+            subscriptions=where.subscriptions,
+            management_groups=where.management_groups,
+            options=QueryRequestOptions(top=top, skip_token=token, result_format="objectArray"),
+        )
+        started = self._clock.now()
+
+        def out_of_time(_state: RetryCallState) -> bool:
+            return self._clock.now() - started > _DEADLINE
+
+        retrying = Retrying(
+            retry=retry_if_exception(_is_transient),
+            wait=_wait,
+            stop=out_of_time,
+            sleep=self._clock.sleep,
+            before_sleep=self._count_retry,
+            reraise=True,
+        )
+        try:
+            return retrying(self._send, request)
+        except ClientAuthenticationError as error:
+            raise AzureError(
+                f"Azure refused the credentials: {_first_line(error)}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+                "AZURE_CLIENT_SECRET, or the identity that this machine signs in with."
+            ) from None
+        except (ServiceRequestError, ServiceResponseError) as error:
+            raise AzureError(
+                f"Azure could not be reached: {_first_line(error)}. Check the network, AZURE_CLOUD, "
+                "AZURE_RESOURCE_MANAGER_URL and, behind a private certificate authority, REQUESTS_CA_BUNDLE."
+            ) from None
+
+    def _send(self, request: QueryRequest) -> QueryResponse:
+        self._limiter.acquire()
+        with self._lock:
+            self.usage.requests += 1
+        headers: Mapping[str, str] = {}
+
+        def keep_headers(answer: Any) -> None:
+            nonlocal headers
+            headers = answer.http_response.headers
+
+        try:
+            return self._client.resources(request, raw_response_hook=keep_headers)
+        finally:
+            self._limiter.learn(headers)
+            _refuse_partial_scope(headers)
+
+    def _count_retry(self, _state: RetryCallState) -> None:
+        with self._lock:
+            self.usage.retries += 1
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ClientAuthenticationError):
+        return False
+    if isinstance(error, HttpResponseError):
+        return error.status_code in _TRANSIENT_STATUS
+    return isinstance(error, ServiceRequestError | ServiceResponseError) and "CERTIFICATE" not in str(error)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Back off with jitter, and never less than the service asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = (
+        retry_after(cast("Any", error.response).headers)
+        if isinstance(error, HttpResponseError) and error.response
+        else None
+    )
+    return float(_BACKOFF(state)) + (asked.total_seconds() if asked else 0.0)
+
+
+def _refused(error: HttpResponseError) -> AzureError:
+    if error.status_code == 403:
+        return AzureError(
+            f"Azure does not let this principal read: {_first_line(error)}. Give it the role Reader on the "
+            "subscriptions (or a management group above them) that AZURE_SUBSCRIPTION_IDS and "
+            "AZURE_MANAGEMENT_GROUPS name."
+        )
+    codes = ", ".join(_codes(error)) or "no code"
+    if error.status_code in _TRANSIENT_STATUS:
+        minutes = int(_DEADLINE.total_seconds() // 60)
+        return AzureError(
+            f"Azure Resource Graph went on answering {error.status_code} ({codes}) for {minutes} minutes; nothing "
+            "was sent. The next run tries again."
+        )
+    return AzureError(f"Azure Resource Graph refused a query with {error.status_code} ({codes}): {_details(error)}")
+
+
+def _refuse_partial_scope(headers: Mapping[str, str]) -> None:
+    if headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true":
+        raise AzureError(
+            "Azure Resource Graph left subscriptions out, because the tenant holds more than one query may span. "
+            "Name them in AZURE_SUBSCRIPTION_IDS, or set narrower AZURE_MANAGEMENT_GROUPS."
+        )
+
+
+def _codes(error: HttpResponseError) -> list[str]:
+    """The codes of an error body; the useful ones are the inner ones."""
+    inner = getattr(error.error, "details", None) or []
+    return [item.code for item in inner if item.code] or ([error.error.code] if error.error else [])
+
+
+def _details(error: HttpResponseError) -> str:
+    inner = getattr(error.error, "details", None) or []
+    return " ".join(item.message for item in inner if item.message) or _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

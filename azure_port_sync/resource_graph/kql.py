@@ -1,0 +1,151 @@
+"""Every query that we send to Azure Resource Graph, built from typed values.
+
+Each query projects a unique scalar `id` and orders by it last, because Resource Graph pages by offset and rows of
+equal rank may otherwise come twice or never (learn.microsoft.com/azure/governance/resource-graph/concepts/
+paging-results). Right sides of joins rename all their columns: after a join a bare `name` or `tags` would silently
+be the left side's. Only operators of the documented subset are used (same site, concepts/query-language).
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from azure_port_sync.sync.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.sync.scope import Scope
+from azure_port_sync.sync.windows import Window
+
+_ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+def literal(text: str) -> str:
+    r"""A KQL string literal of any text.
+
+    Escapes with a backslash: doubling the quote, as SQL does, would silently concatenate two literals
+    (learn.microsoft.com/kusto/query/scalar-data-types/string).
+
+    >>> print(literal("O'Brien\\x"))
+    'O\'Brien\\x'
+    """
+    return f"'{text.translate(_ESCAPES)}'"
+
+
+def instant(moment: datetime) -> str:
+    """A KQL datetime literal, in UTC with microseconds."""
+    return f"datetime({moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z)"
+
+
+def containers(scope: Scope, ids: Sequence[str] | None = None) -> str:
+    """All subscriptions and resource groups, each with `inScope`; with `ids` (lower-case) only those."""
+    return _pipe(
+        "resourcecontainers",
+        f"where type in~ ({literal(SUBSCRIPTION_TYPE)}, {literal(RESOURCE_GROUP_TYPE)})",
+        _not_excluded(scope),
+        _one_of("tolower(id)", ids),
+        f"extend inScope = type =~ {literal(SUBSCRIPTION_TYPE)} or ({_tag_filter(scope, 'tags')})",
+        "project id, name, type = tolower(type), location, tags, tenantId, inScope",
+        "order by id asc",
+    )
+
+
+def resources(
+    scope: Scope, *, groups: Sequence[tuple[str, str]] | None = None, ids: Sequence[str] | None = None
+) -> str:
+    """The inventory: every resource in scope.
+
+    `groups` (lower-case subscription id and name) or `ids` (lower-case) read a part of it. With `ids`, resources out
+    of scope are shown as well, flagged.
+    """
+    return _pipe(
+        "resources",
+        _one_of("type", scope.resource_types, operator="in~"),
+        _not_excluded(scope),
+        _one_of("tolower(id)", ids),
+        "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
+        _one_of("groupKey", None if groups is None else [f"{sub}/{name}" for sub, name in groups]),
+        f"project id, name, type = tolower(type), location, tags, groupKey{_extras(scope)}",
+        _join_group_tags(),
+        f"extend inScope = {_tag_filter(scope, 'rgTags')}",
+        None if ids is not None else "where inScope",
+        f"project id, name, type, location, tags, rgTags, inScope{_extra_names(scope)}",
+        "order by id asc",
+    )
+
+
+def resource_changes(scope: Scope, window: Window) -> str:
+    """The change records of the window, each with the current row of its resource and whether that is in scope.
+
+    Records are read raw, because `summarize` is documented as simplified. Creates and updates of rows out of scope
+    are dropped; Delete records and records without a row never are. `rowId` is empty where there is no row.
+    """
+    return _pipe(
+        "resourcechanges",
+        "extend targetId = tostring(properties.targetResourceId)",
+        "extend targetType = tolower(tostring(properties.targetResourceType))",
+        "extend changeType = tostring(properties.changeType)",
+        "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
+        f"where changeTime > {instant(window.start)} and changeTime <= {instant(window.end)}",
+        _one_of("targetType", scope.resource_types),
+        _not_excluded(scope),
+        "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
+        "project id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
+        "changedProperties = properties.changes, groupKey",
+        "join kind=leftouter (resources"
+        " | project rowKey = tolower(id), rowId = id, rowName = name, rowType = tolower(type),"
+        f" rowLocation = location, rowTags = tags{_extras(scope)}"
+        ") on $left.targetKey == $right.rowKey",
+        _join_group_tags(),
+        f"extend inScope = {_tag_filter(scope, 'rgTags')}",
+        "where changeType =~ 'Delete' or isempty(rowId) or inScope",
+        "project id, targetId, targetType, changeType, changeTime, changedProperties, "
+        f"rowId, rowName, rowType, rowLocation, rowTags, rgTags, inScope{_extra_names(scope)}",
+        "order by id asc",
+    )
+
+
+def _pipe(table: str, *steps: str | None) -> str:
+    return "\n| ".join([table, *(step for step in steps if step is not None)])
+
+
+def _one_of(expression: str, values: Iterable[str] | None, *, operator: str = "in") -> str | None:
+    if not values:
+        return None
+    return f"where {expression} {operator} ({', '.join(map(literal, values))})"
+
+
+def _not_excluded(scope: Scope) -> str | None:
+    return _one_of("subscriptionId", scope.excluded_subscription_ids, operator="!in~")
+
+
+def _join_group_tags() -> str:
+    """Adds `rgTags`, the tags of the group that `groupKey` names."""
+    return (
+        f"join kind=leftouter (resourcecontainers | where type =~ {literal(RESOURCE_GROUP_TYPE)}"
+        " | project containerKey = strcat(tolower(subscriptionId), '/', tolower(name)), rgTags = tags"
+        ") on $left.groupKey == $right.containerKey"
+    )
+
+
+def _tag_filter(scope: Scope, column: str) -> str:
+    """A boolean expression over a tags column. Keys are compared in lower case, because Azure ignores their case."""
+    lowered = f"parse_json(tolower(tostring({column})))"
+
+    def has(key: str, value: str) -> str:
+        tag = f"{lowered}[{literal(key)}]"
+        return f"(isnotnull({tag}) and tostring({tag}) =~ {literal(value)})"
+
+    terms = [has(key, value) for key, value in scope.include_tags]
+    terms += [f"not{has(key, value)}" for key, value in scope.exclude_tags]
+    return " and ".join(terms) or "true"
+
+
+def _extras(scope: Scope) -> str:
+    """The extra columns, renamed by position; the first segment is quoted because `kind` is a word of the language."""
+    return "".join(f", extra{n} = {_column(path)}" for n, path in enumerate(scope.extra_columns))
+
+
+def _column(path: str) -> str:
+    first, *rest = path.split(".")
+    return f"['{first}']" + "".join(f"[{literal(part)}]" for part in rest)
+
+
+def _extra_names(scope: Scope) -> str:
+    return "".join(f", extra{n}" for n in range(len(scope.extra_columns)))

@@ -1,0 +1,155 @@
+"""The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+
+from azure_port_sync.resource_graph import kql
+from azure_port_sync.resource_graph.client import Page, ResourceGraph, Where
+from azure_port_sync.sync.entities import observed_absence, observed_row
+from azure_port_sync.sync.identity import SUBSCRIPTION_TYPE
+from azure_port_sync.sync.rows import OBSERVATION, table_of, to_frame
+from azure_port_sync.sync.scope import Scope
+from azure_port_sync.sync.windows import Window
+
+T = TypeVar("T")
+Observe = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+#: The largest number of subscriptions that one request may name (learn.microsoft.com, Resource Graph
+#: troubleshooting).
+MAX_SUBSCRIPTIONS = 1000
+
+#: Ids or groups that one query lists; Microsoft advises up to 1000, and half of it keeps the query text small.
+_LISTED = 500
+
+#: Requests in flight: more would only wait for the quota of three requests a second.
+_IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The observations of one kind of read, in the columns of OBSERVATION, and the query that gave them."""
+
+    frame: pd.DataFrame
+    query: str
+    total_records: int  # that Azure says there are
+    derived: int = 0  # observations that stand for no row of their own
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read."""
+        return len(self.frame)
+
+
+class AzureReader:
+    """Reads one scope. Every method raises AzureError as `ResourceGraph` does."""
+
+    def __init__(self, graph: ResourceGraph, scope: Scope, *, batch_size: int = MAX_SUBSCRIPTIONS) -> None:
+        """`batch_size` is the number of subscriptions that one query names."""
+        self.graph = graph
+        self.scope = scope
+        self._batch_size = batch_size
+
+    def containers(self, ids: Sequence[str] | None = None) -> Reading:
+        """The snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
+
+        A subscription that shows only through its groups (a Reader on a group) is observed with its id as name.
+        """
+        if ids is not None:
+            return self._read(
+                [kql.containers(self.scope, part) for part in _listed(ids)], self._everywhere(), observed_row
+            )
+        reading = self._read([kql.containers(self.scope)], self._everywhere(), observed_row)
+        frame = reading.frame
+        shown = set(frame.loc[frame["type"] == SUBSCRIPTION_TYPE, "subscription_id"])
+        hidden = sorted(set(frame["subscription_id"]) - shown)
+        extra = to_frame(table_of((observed_row(_hidden_subscription(id_)) for id_ in hidden), OBSERVATION))
+        return (
+            replace(reading, frame=pd.concat([frame, extra], ignore_index=True), derived=len(hidden))
+            if hidden
+            else reading
+        )
+
+    def inventory(self, subscriptions: Sequence[str]) -> Reading:
+        """Every resource in scope in these subscriptions."""
+        return self._read([kql.resources(self.scope)], self._batches_of(subscriptions), self._resource)
+
+    def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> Reading:
+        """Every resource in scope in these (subscription id, resource group) pairs, lower-case."""
+        subscriptions = sorted({subscription for subscription, _ in groups})
+        queries = [kql.resources(self.scope, groups=part) for part in _listed(groups)]
+        return self._read(queries, self._batches_of(subscriptions), self._resource)
+
+    def resources(self, azure_ids: Iterable[str]) -> Reading:
+        """The resources with these ids that Azure shows now, flagged `in_scope`."""
+        ids = sorted({azure_id.lower() for azure_id in azure_ids})
+        return self._read(
+            [kql.resources(self.scope, ids=part) for part in _listed(ids)], self._everywhere(), self._resource
+        )
+
+    def changes(self, window: Window, subscriptions: Sequence[str]) -> Reading:
+        """The change records of the window, one observation a record."""
+        query = kql.resource_changes(self.scope, window)
+        return self._read([query], self._batches_of(subscriptions), self._change)
+
+    def _everywhere(self) -> list[Where]:
+        if self.scope.subscription_ids:
+            return self._batches_of(self.scope.subscription_ids)
+        return [Where(management_groups=list(self.scope.management_groups) or None)]
+
+    def _batches_of(self, subscriptions: Sequence[str]) -> list[Where]:
+        return [Where(subscriptions=list(batch)) for batch in _batches(subscriptions, self._batch_size)]
+
+    def _read(self, queries: Sequence[str], places: Sequence[Where], observe: Observe) -> Reading:
+        work = [(query, where) for query in queries for where in places]
+        convert = partial(_convert, observe)
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            parts = list(pool.map(lambda item: self.graph.read(item[0], item[1], convert), work))
+        tables = [table for pages, _ in parts for table in pages]
+        frame = to_frame(pa.concat_tables([OBSERVATION.empty_table(), *tables]))
+        return Reading(frame, queries[0] if queries else "", sum(total for _, total in parts))
+
+    def _resource(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return observed_row(row, extra_columns=self.scope.extra_columns)
+
+    def _change(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")}
+        if not row["rowId"]:
+            return observed_absence(row["targetId"], row["targetType"], change)
+        current = {
+            **row,
+            "id": row["rowId"],  # in place of the record's own
+            "name": row["rowName"],
+            "type": row["rowType"],
+            "location": row["rowLocation"],
+            "tags": row["rowTags"],
+        }
+        return observed_row(current, extra_columns=self.scope.extra_columns, change=change)
+
+
+def _convert(observe: Observe, page: Page) -> pa.Table:
+    return table_of(map(observe, page), OBSERVATION)
+
+
+def _hidden_subscription(subscription_id: str) -> dict[str, Any]:
+    return {
+        "id": f"/subscriptions/{subscription_id}",
+        "name": subscription_id,
+        "type": SUBSCRIPTION_TYPE,
+        "location": "",
+        "tags": None,
+        "inScope": True,
+    }
+
+
+def _batches(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _listed(values: Sequence[T]) -> list[Sequence[T]]:
+    return _batches(values, _LISTED)

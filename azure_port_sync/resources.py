@@ -1,0 +1,221 @@
+"""Resources: settings in, working clients out.
+
+The environment is read once a run, when the resources are set up, so that a code location loads anywhere and a bad
+setting fails the run in one sentence. Secrets are never configuration: a field can only *name* the environment
+variable that holds one, so none can end up in run config, in the launchpad or in the event log.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dagster as dg
+from azure.core import AzureClouds
+from azure.core.credentials import TokenCredential
+from azure.identity import AzureAuthorityHosts, ClientSecretCredential, DefaultAzureCredential
+from azure.mgmt.core.tools import get_arm_endpoints
+from pydantic import Field, PrivateAttr
+
+from azure_port_sync.port import WebhookSink
+from azure_port_sync.resource_graph import AzureReader, ResourceGraph
+from azure_port_sync.settings import Settings
+from azure_port_sync.state import StateStore
+from azure_port_sync.sync.clock import Clock
+from azure_port_sync.sync.errors import SettingsError
+
+_CLOUDS = {
+    "public": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
+    "usgov": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
+    "china": (AzureClouds.AZURE_CHINA_CLOUD, AzureAuthorityHosts.AZURE_CHINA),
+}
+
+
+class AzureResource(dg.ConfigurableResource[Any]):
+    """Reads Azure Resource Graph with the credentials and the scope that the environment names."""
+
+    clock: dg.ResourceDependency[Clock]
+    tenant_id: str | None = Field(default=None, description="Entra tenant; by default AZURE_TENANT_ID.")
+    client_id: str | None = Field(default=None, description="Application (client) id; by default AZURE_CLIENT_ID.")
+    client_secret_variable: str = Field(
+        default="AZURE_CLIENT_SECRET", description="Name of the environment variable that holds the client secret."
+    )
+
+    _settings: Settings = PrivateAttr()
+    _credential: TokenCredential = PrivateAttr()
+    _reader: AzureReader = PrivateAttr()
+    _scopes: list[str] = PrivateAttr()
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        settings = Settings.from_environment(
+            _renamed(
+                os.environ,
+                AZURE_CLIENT_SECRET=self.client_secret_variable,
+                AZURE_TENANT_ID=self.tenant_id,
+                AZURE_CLIENT_ID=self.client_id,
+            )
+        )
+        cloud, authority = _CLOUDS[settings.AZURE_CLOUD]
+        endpoints = get_arm_endpoints(cloud)
+        self._settings = settings
+        self._scopes = endpoints["credential_scopes"]
+        self._credential = _credential(settings, authority)
+        graph = ResourceGraph(
+            self._credential,
+            self.clock,
+            base_url=settings.AZURE_RESOURCE_MANAGER_URL or endpoints["resource_manager"].rstrip("/"),
+            credential_scopes=self._scopes,
+            connection_verify=settings.verify,
+        )
+        self._reader = AzureReader(graph, settings.scope, batch_size=settings.SUBSCRIPTION_BATCH_SIZE)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        self._reader.graph.close()
+
+    @property
+    def reader(self) -> AzureReader:
+        """Reads the configured scope; shared by all assets of a run, so that they share one quota."""
+        return self._reader
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def tenant(self) -> str:
+        """The tenant that the credentials belong to: AZURE_TENANT_ID, or else the one that issued the token."""
+        if self._settings.AZURE_TENANT_ID:
+            return self._settings.AZURE_TENANT_ID
+        payload = self._credential.get_token(*self._scopes).token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["tid"])
+
+
+class PortResource(dg.ConfigurableResource[Any]):
+    """Delivers to the Port webhook that the environment names."""
+
+    clock: dg.ResourceDependency[Clock]
+    webhook_url_variable: str = Field(
+        default="PORT_WEBHOOK_INGEST_URL", description="Name of the environment variable that holds the webhook's URL."
+    )
+    webhook_secret_variable: str = Field(
+        default="PORT_WEBHOOK_SECRET", description="Name of the environment variable that holds the webhook's secret."
+    )
+
+    _destination: str = PrivateAttr()
+    _sink: WebhookSink = PrivateAttr()
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        settings = Settings.from_environment(
+            _renamed(
+                os.environ,
+                PORT_WEBHOOK_INGEST_URL=self.webhook_url_variable,
+                PORT_WEBHOOK_SECRET=self.webhook_secret_variable,
+            )
+        )
+        if settings.PORT_WEBHOOK_INGEST_URL is None:
+            raise SettingsError(
+                f"{self.webhook_url_variable} is not set, so there is nowhere to deliver to: set it to the URL of "
+                "your Port webhook, or try the sandbox with `make dev`."
+            )
+        secret = settings.PORT_WEBHOOK_SECRET
+        self._destination = settings.PORT_WEBHOOK_INGEST_URL.get_secret_value()
+        self._sink = WebhookSink(
+            self._destination,
+            secret=secret.get_secret_value() if secret else None,
+            concurrency=settings.PORT_MAX_CONCURRENCY,
+            deadline=settings.delivery_deadline,
+            clock=self.clock,
+            verify=settings.verify,
+        )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        self._sink.close()
+
+    @property
+    def sink(self) -> WebhookSink:
+        return self._sink
+
+    @property
+    def destination(self) -> str:
+        """What names the Port that is delivered to. A secret: it holds the webhook's key."""
+        return self._destination
+
+
+class StateResource(dg.ConfigurableResource[Any]):
+    """Keeps watermark and ledger: in the database that the environment names, or beside the Dagster instance."""
+
+    state_url_variable: str = Field(
+        default="AZURE_PORT_SYNC_STATE_URL",
+        description="Name of the environment variable that holds the database's URL.",
+    )
+
+    _store: StateStore = PrivateAttr()
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        settings = Settings.from_environment(_renamed(os.environ, AZURE_PORT_SYNC_STATE_URL=self.state_url_variable))
+        url = settings.AZURE_PORT_SYNC_STATE_URL
+        self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        self._store.close()
+
+    @property
+    def store(self) -> StateStore:
+        return self._store
+
+
+def _renamed(environment: Mapping[str, str], **names: str | None) -> dict[str, str]:
+    """The environment, with each setting taken from the variable (or, for the plain ones, the value) given for it."""
+    taken = dict(environment)
+    for setting, given in names.items():
+        if given is not None and given != setting:
+            taken[setting] = environment.get(given, "") if setting in _BY_VARIABLE else given
+    return taken
+
+
+_BY_VARIABLE = frozenset(
+    {"AZURE_CLIENT_SECRET", "PORT_WEBHOOK_INGEST_URL", "PORT_WEBHOOK_SECRET", "AZURE_PORT_SYNC_STATE_URL"}
+)
+
+
+def _credential(settings: Settings, cloud_authority: str) -> TokenCredential:
+    """A client secret where one is set, otherwise whatever this machine signs in with."""
+    authority = settings.AZURE_AUTHORITY_HOST or cloud_authority
+    options: dict[str, Any] = {"authority": authority, "connection_verify": settings.verify}
+    host = urlsplit(authority if "//" in authority else f"//{authority}").hostname
+    if host not in {microsofts for _, microsofts in _CLOUDS.values()}:
+        options["disable_instance_discovery"] = True  # a host that Microsoft does not know must not be asked after
+    if settings.AZURE_CLIENT_SECRET is None:
+        return DefaultAzureCredential(**options)
+    if not (settings.AZURE_TENANT_ID and settings.AZURE_CLIENT_ID):
+        missing = "AZURE_CLIENT_ID" if settings.AZURE_TENANT_ID else "AZURE_TENANT_ID"
+        raise SettingsError(
+            f"AZURE_CLIENT_SECRET is set, but {missing} is not: set both from the app registration's overview page, "
+            "or unset the secret to sign in with this machine's identity."
+        )
+    return ClientSecretCredential(
+        settings.AZURE_TENANT_ID, settings.AZURE_CLIENT_ID, settings.AZURE_CLIENT_SECRET.get_secret_value(), **options
+    )
+
+
+def _beside_the_instance(context: dg.InitResourceContext) -> str:
+    instance = context.instance
+    if instance is None:
+        raise SettingsError("There is no Dagster instance to keep the state in: set AZURE_PORT_SYNC_STATE_URL.")
+    folder = instance_folder(instance)
+    if instance.is_ephemeral and context.log is not None:
+        context.log.warning(
+            "This Dagster instance is temporary, and the state with it: every run will be a full one. "
+            "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL."
+        )
+    return f"sqlite:///{folder / 'state.sqlite'}"
+
+
+def instance_folder(instance: dg.DagsterInstance) -> Path:
+    """The folder of the instance that is ours; created when missing."""
+    folder = Path(instance.root_directory) / "azure_port_sync"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,256 @@
+"""The settings: one table that names each variable, its type, default and meaning, and reads them all at once.
+
+The names are those of the guide's script where it has them, so that moving over is a copy of the `.env`. An empty
+variable is an unset one. Nothing is read at import: a code location loads in any environment, and a bad value fails
+the run with one sentence.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from azure_port_sync.sync.errors import SettingsError
+from azure_port_sync.sync.scope import Scope
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE).fullmatch
+_RESOURCE_TYPE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)+", re.IGNORECASE).fullmatch
+_EXTRA_COLUMN = re.compile(
+    r"(sku|kind|plan|properties|identity|zones|extendedLocation|managedBy)(\.\w[\w-]*)*"
+).fullmatch
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON ({error.msg} at character {error.pos + 1})") from None
+
+
+JsonList = Annotated[tuple[str, ...], BeforeValidator(_json)]
+
+
+class TagFilters(BaseModel):
+    """Which resource groups are in scope, by their tags."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include: dict[str, str] = {}
+    exclude: dict[str, str] = {}
+
+
+class Settings(BaseModel):
+    """All settings of a run, each under the name of its environment variable. Secrets never print themselves."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    AZURE_TENANT_ID: str | None = Field(None, description="Entra tenant of the app registration.")
+    AZURE_CLIENT_ID: str | None = Field(None, description="Application (client) id of the app registration.")
+    AZURE_CLIENT_SECRET: SecretStr | None = Field(
+        None,
+        description="Its secret. Without it: workload identity, managed identity or the Azure CLI, whichever is there.",
+    )
+    AZURE_CLOUD: Literal["public", "usgov", "china"] = Field(
+        "public", description="Which Azure cloud.", examples=["usgov"]
+    )
+    AZURE_RESOURCE_MANAGER_URL: str | None = Field(
+        None,
+        description="Another address of Azure Resource Manager.",
+        examples=["https://management.azure.com"],
+    )
+    AZURE_AUTHORITY_HOST: str | None = Field(
+        None,
+        description="Another sign-in host. One that is none of Microsoft's is not looked up at Microsoft.",
+        examples=["https://login.microsoftonline.com"],
+    )
+    AZURE_SUBSCRIPTION_IDS: JsonList = Field(
+        (),
+        description="Only these subscriptions (JSON list). Unset: every one that the identity can read.",
+        examples=['["00000000-0000-0000-0000-000000000000"]'],
+    )
+    AZURE_EXCLUDED_SUBSCRIPTION_IDS: JsonList = Field(
+        (),
+        description="Never these subscriptions (JSON list).",
+        examples=['["00000000-0000-0000-0000-000000000000"]'],
+    )
+    AZURE_MANAGEMENT_GROUPS: JsonList = Field(
+        (),
+        description="Only what lies below these management groups (JSON list of ids).",
+        examples=['["contoso-root"]'],
+    )
+    SUBSCRIPTION_BATCH_SIZE: int = Field(
+        1000, ge=1, le=1000, description="Subscriptions per query, 1 to 1000.", examples=["1000"]
+    )
+    CHANGE_WINDOW_MINUTES: int = Field(
+        15,
+        ge=1,
+        le=60 * 24 * 7,
+        description="How far back a run reads at least, in minutes; it always reads back to its watermark.",
+        examples=["15"],
+    )
+    RESOURCE_TYPES: JsonList = Field(
+        (),
+        description="Only resources of these types, in any casing (JSON list). Unset: all types.",
+        examples=['["Microsoft.KeyVault/vaults", "Microsoft.Network/virtualNetworks"]'],
+    )
+    RESOURCE_GROUP_TAG_FILTERS: Annotated[TagFilters, BeforeValidator(_json)] = Field(
+        TagFilters(),
+        description="Only resource groups with all `include` tags and none of the `exclude` tags, and what is in them "
+        "(JSON); keys and values in any casing.",
+        examples=['{"include": {"Environment": "Production"}, "exclude": {"Temporary": "true"}}'],
+    )
+    EXTRA_RESOURCE_COLUMNS: JsonList = Field(
+        (),
+        description="More columns of a resource to send (JSON list), each under its own path in `data`.",
+        examples=['["sku", "kind", "properties.provisioningState"]'],
+    )
+    PORT_WEBHOOK_INGEST_URL: SecretStr | None = Field(
+        None,
+        description="URL of the Port webhook. It holds the webhook's key: treat it as a secret.",
+        examples=["https://ingest.port.io/<webhook key>"],
+    )
+    PORT_WEBHOOK_SECRET: SecretStr | None = Field(
+        None,
+        description="Signs each event (HMAC-SHA256, header `X-Port-Signature`, prefix `sha256=`).",
+    )
+    PORT_MAX_CONCURRENCY: int = Field(
+        10, ge=1, le=100, description="Requests to Port in flight, 1 to 100.", examples=["10"]
+    )
+    PORT_DELIVERY_DEADLINE_MINUTES: int = Field(
+        10,
+        ge=1,
+        le=360,
+        description="A run ends when Port has accepted nothing for so many minutes.",
+        examples=["10"],
+    )
+    AZURE_PORT_SYNC_STATE_URL: SecretStr | None = Field(
+        None,
+        description="Database of watermark and ledger. Unset: a SQLite file in the Dagster instance's directory.",
+        examples=["postgresql://user:password@host/database"],
+    )
+    INCREMENTAL_SYNC_CRON: str = Field(
+        "*/15 * * * *", description="When `incremental_sync` runs (cron, UTC).", examples=["*/15 * * * *"]
+    )
+    FULL_SYNC_CRON: str = Field("7 3 * * *", description="When `full_sync` runs (cron, UTC).", examples=["7 3 * * *"])
+    REQUESTS_CA_BUNDLE: str | None = Field(
+        None, description="File of a private certificate authority.", examples=["/etc/ssl/corporate-ca.pem"]
+    )
+    SSL_CERT_FILE: str | None = Field(
+        None,
+        description="The same, where REQUESTS_CA_BUNDLE is unset.",
+        examples=["/etc/ssl/corporate-ca.pem"],
+    )
+
+    @field_validator("AZURE_SUBSCRIPTION_IDS", "AZURE_EXCLUDED_SUBSCRIPTION_IDS")
+    @classmethod
+    def _subscription_ids(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(values, _GUID, "a subscription id")
+
+    @field_validator("RESOURCE_TYPES")
+    @classmethod
+    def _resource_types(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(values, _RESOURCE_TYPE, "a resource type")
+
+    @field_validator("EXTRA_RESOURCE_COLUMNS")
+    @classmethod
+    def _extra_columns(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(values, _EXTRA_COLUMN, "a column of a resource that is not sent already")
+
+    @field_validator("AZURE_RESOURCE_MANAGER_URL", "AZURE_AUTHORITY_HOST")
+    @classmethod
+    def _https(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https://[^/]+", value):
+            raise ValueError("is not an https:// address")
+        return value
+
+    @field_validator("PORT_WEBHOOK_INGEST_URL")
+    @classmethod
+    def _webhook_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = urlsplit(value.get_secret_value())
+            if url.scheme == "http" and url.hostname not in _LOOPBACK:
+                raise ValueError("is plain http, which would show the webhook's key to the network")
+            if url.scheme not in ("http", "https") or not url.hostname or not url.path.strip("/"):
+                raise ValueError("is not the URL of a webhook")
+        return value
+
+    @field_validator("INCREMENTAL_SYNC_CRON", "FULL_SYNC_CRON")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        try:
+            dg.ScheduleDefinition(name="probe", target="*", cron_schedule=value)
+        except dg.DagsterInvalidDefinitionError:
+            raise ValueError("is not a cron schedule") from None
+        return value
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read all settings. Raises SettingsError, in one sentence with an example, for the first that is wrong."""
+        try:
+            return cls.model_validate({name: value for name, value in environment.items() if value.strip()})
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from None
+
+    @property
+    def scope(self) -> Scope:
+        """What to read from Azure."""
+        return Scope.of(
+            subscription_ids=self.AZURE_SUBSCRIPTION_IDS,
+            excluded_subscription_ids=self.AZURE_EXCLUDED_SUBSCRIPTION_IDS,
+            management_groups=self.AZURE_MANAGEMENT_GROUPS,
+            resource_types=self.RESOURCE_TYPES,
+            include_tags=self.RESOURCE_GROUP_TAG_FILTERS.include,
+            exclude_tags=self.RESOURCE_GROUP_TAG_FILTERS.exclude,
+            extra_columns=self.EXTRA_RESOURCE_COLUMNS,
+        )
+
+    @property
+    def change_window(self) -> timedelta:
+        return timedelta(minutes=self.CHANGE_WINDOW_MINUTES)
+
+    @property
+    def delivery_deadline(self) -> timedelta:
+        return timedelta(minutes=self.PORT_DELIVERY_DEADLINE_MINUTES)
+
+    @property
+    def verify(self) -> str | bool:
+        """What TLS is verified against: a file of a private authority, or the usual ones. It is always verified."""
+        return self.REQUESTS_CA_BUNDLE or self.SSL_CERT_FILE or True
+
+
+def _each(values: tuple[str, ...], matches: Any, what: str) -> tuple[str, ...]:
+    for value in values:
+        if not matches(value):
+            raise ValueError(f"holds {value!r}, which is not {what}")
+    return values
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake as one sentence: the variable, what is wrong, what right looks like."""
+    mistake = error.errors(include_url=False)[0]
+    name = str(mistake["loc"][0])
+    info = Settings.model_fields[name]
+    if mistake["type"] == "value_error":
+        problem = str(mistake["ctx"]["error"])
+    else:
+        where = "".join(f"[{part!r}]" for part in mistake["loc"][1:])
+        text = mistake["msg"]
+        problem = f"is not right{f' at {where}' if where else ''}: {text[:1].lower()}{text[1:]}"
+    example = f" Write e.g. {name}={info.examples[0]}" if info.examples else ""
+    return f"{name} {problem}.{example}"

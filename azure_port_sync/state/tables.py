@@ -1,0 +1,123 @@
+"""The tables of the state store. Everything belongs to one target: a (tenant, Port destination) pair."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+#: Counted up when the meaning of a column changes; a target of an older version is filled anew by a full sync.
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+
+class _Instant(sa.types.TypeDecorator[datetime]):
+    """An aware instant in UTC; SQLite keeps no time zone, so it is stored without one."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return datetime.combine(utc.date(), utc.time())  # drivers do not all take pandas' subclass
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+_INSTANT = _Instant()
+
+
+def _key(name: str, length: int = 64) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length), primary_key=True)
+
+
+target = sa.Table(
+    "target",
+    metadata,
+    _key("target"),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("watermark", _INSTANT),  # end of the last window whose every delivery is settled
+    sa.Column("fingerprint", sa.String(64)),  # of the scope that filled the ledger
+    sa.Column("generation", sa.Integer, nullable=False),  # how many runs have settled
+    sa.Column("lease_holder", sa.String(64)),
+    sa.Column("lease_expires", _INSTANT),
+)
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    _key("target"),
+    _key("kind", 16),
+    _key("identifier", 1024),
+    sa.Column("azure_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("subscription_id", sa.String(64), nullable=False),
+    sa.Column("resource_group", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(32)),  # of the last content sent; null while a first delete is on its way
+    sa.Column("state", sa.String(8), nullable=False),  # "sending" until Port has answered, then "settled"
+    sa.Column("generation", sa.Integer, nullable=False),  # of the target when the entity was first told
+    sa.Column("told_at", _INSTANT, nullable=False),
+    sa.Index("ledger_container", "target", "subscription_id", "resource_group"),
+)
+
+#: Entities with a change record and no row: asked for again in each run.
+pending = sa.Table(
+    "pending",
+    metadata,
+    _key("target"),
+    _key("identifier", 1024),
+    sa.Column("azure_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("change_type", sa.String(8), nullable=False),
+    sa.Column("change_time", _INSTANT, nullable=False),
+    sa.Column("since", _INSTANT, nullable=False),
+)
+
+#: Entities that a Delete record removed: Azure may go on showing their rows for long.
+tombstone = sa.Table(
+    "tombstone",
+    metadata,
+    _key("target"),
+    _key("identifier", 1024),
+    sa.Column("deleted_at", _INSTANT, nullable=False),  # the instant of the Delete record
+    sa.Column("since", _INSTANT, nullable=False),
+)
+
+#: Deliveries that Port refuses for what they are.
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    _key("target"),
+    _key("kind", 16),
+    _key("identifier", 1024),
+    sa.Column("hash", sa.String(32)),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("first_at", _INSTANT, nullable=False),
+    sa.Column("last_at", _INSTANT, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+subscription_seen = sa.Table(
+    "subscription_seen",
+    metadata,
+    _key("target"),
+    _key("subscription_id"),
+    sa.Column("seen_at", _INSTANT, nullable=False),
+    sa.Column("in_last_reading", sa.Boolean, nullable=False),
+    sa.Column("generation", sa.Integer),  # of the last settled run that read it; null before one has
+)
+
+#: The candidates of a run, for as long as they are compared with the ledger.
+candidate = sa.Table(
+    "candidate",
+    sa.MetaData(),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("identifier", sa.String(1024), nullable=False),
+    sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
+    prefixes=["TEMPORARY"],
+)

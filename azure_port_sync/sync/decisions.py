@@ -1,0 +1,176 @@
+"""What is true now, and what Port therefore has to be told: one function decides for both modes.
+
+Observations of one entity, from however many reads, are first reduced to a *candidate*: its current row and its
+newest change record. `decide` then looks at the candidate and at what the ledger holds, and gives a verdict. Absence
+of a row proves nothing by itself, so the steps above confirm it before they hand it in here.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, cast
+
+import pandas as pd
+
+from azure_port_sync.sync.entities import canonical, delete_data
+from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, Kind, Operation, frame_of, records
+
+DELETE_RECORD = "Delete"
+_KEY = ["kind", "identifier"]
+
+
+class Verdict(StrEnum):
+    """What a run makes of a candidate. Every candidate gets exactly one."""
+
+    UPSERT = "upsert"
+    DELETE = "delete"
+    UNCHANGED = "unchanged"
+    OUT_OF_SCOPE = "out of scope"
+    PENDING = "pending"
+    UNKNOWN_DELETE = "unknown delete"
+    TOMBSTONED = "tombstoned"
+
+
+class Known(NamedTuple):
+    """What the store holds about a candidate; every field None where it holds nothing.
+
+    `state` is "settled" or "sending" (a request may have reached Port without an answer), `tombstone` the instant of
+    the Delete record that removed it last.
+    """
+
+    state: str | None = None
+    hash: str | None = None
+    tombstone: datetime | None = None
+
+
+class Candidate(NamedTuple):
+    """The part of a candidate that a decision rests on."""
+
+    present: bool
+    in_scope: bool
+    hash: str | None
+    change_type: str | None
+    change_time: datetime | None
+
+
+def candidates(observations: pd.DataFrame) -> pd.DataFrame:
+    """Reduce observations to one row per entity: the last row seen, and the newest change record.
+
+    Where records of one instant disagree, a Delete loses to a row that exists and wins over one that does not.
+    The order of the observations matters only between two rows of one entity: the later read wins.
+    """
+    repeated = observations.duplicated(_KEY, keep=False)
+    once, several = observations[~repeated], observations[repeated]
+    return pd.concat([once, _reduced(several)], ignore_index=True) if len(several) else once.reset_index(drop=True)
+
+
+def _reduced(observations: pd.DataFrame) -> pd.DataFrame:
+    rows = observations.sort_values("present", kind="stable").drop_duplicates(_KEY, keep="last")
+    changes = observations[observations["change_type"].notna()]
+    newest = changes["change_time"] == changes.groupby(_KEY)["change_time"].transform("max")
+    changes = changes[newest].assign(is_delete=lambda f: f["change_type"] == DELETE_RECORD)
+    changes = changes.sort_values("is_delete", kind="stable")
+    live = changes.drop_duplicates(_KEY, keep="first").set_index(_KEY)[["change_type", "change_time"]]
+    dead = changes.drop_duplicates(_KEY, keep="last").set_index(_KEY)[["change_type", "change_time"]]
+    rows = rows.set_index(_KEY).drop(columns=["change_type", "change_time"])
+    present = rows["present"].astype(bool)
+    joined = pd.concat([rows[present].join(live), rows[~present].join(dead)])
+    return cast("pd.DataFrame", joined.reset_index()[OBSERVATION.names])
+
+
+def decide(candidate: Candidate, known: Known, *, force: bool = False, delete_unknown: bool = False) -> Verdict:
+    """The decision table of one entity.
+
+    `force` sends what is unchanged as well; `delete_unknown` also deletes what the ledger does not hold but a Delete
+    record names (there is no ledger yet, and somebody else may have filled the catalog).
+    """
+    is_known = known.state is not None
+    if candidate.change_type == DELETE_RECORD:
+        return Verdict.DELETE if is_known or delete_unknown else Verdict.UNKNOWN_DELETE
+    if candidate.present and candidate.in_scope:
+        if not is_known and known.tombstone is not None and not _newer(candidate.change_time, known.tombstone):
+            return Verdict.TOMBSTONED
+        same = known.state == "settled" and known.hash == candidate.hash
+        return Verdict.UNCHANGED if same and not force else Verdict.UPSERT
+    if candidate.present:
+        return Verdict.DELETE if is_known else Verdict.OUT_OF_SCOPE
+    if candidate.change_type is not None:
+        return Verdict.PENDING
+    return Verdict.DELETE if is_known else Verdict.UNKNOWN_DELETE
+
+
+def _newer(change_time: datetime | None, tombstone: datetime) -> bool:
+    return change_time is not None and change_time > tombstone
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The change set and, for every verdict, how many candidates it met."""
+
+    change_set: pd.DataFrame
+    pending: pd.DataFrame
+    verdicts: dict[Verdict, int]
+
+
+def decide_all(
+    to_decide: pd.DataFrame,
+    known: list[Known],
+    *,
+    unchanged: int,
+    force: bool = False,
+    delete_unknown: bool = False,
+) -> Decisions:
+    """Decide every candidate that the store did not find equal, and lay the operations out in delivery order.
+
+    `to_decide` has the columns of OBSERVATION and `known` one entry for each of its rows; `unchanged` is the number
+    of candidates that the store already found equal.
+    """
+    columns = [to_decide[name].tolist() for name in Candidate._fields]
+    verdicts = [
+        decide(Candidate(*_none_for_na(values)), fact, force=force, delete_unknown=delete_unknown)
+        for *values, fact in zip(*columns, known, strict=True)
+    ]
+    marked = to_decide.assign(verdict=[str(verdict) for verdict in verdicts])
+    counts = Counter(verdicts)
+    counts[Verdict.UNCHANGED] += unchanged
+    upserts = marked[marked["verdict"] == Verdict.UPSERT]
+    deletes = marked[marked["verdict"] == Verdict.DELETE]
+    return Decisions(
+        change_set=_in_delivery_order(_operations(upserts, deletes)),
+        pending=marked[marked["verdict"] == Verdict.PENDING].drop(columns="verdict"),
+        verdicts={verdict: counts[verdict] for verdict in Verdict},
+    )
+
+
+#: Deletes before upserts, so that a name that moved is free again; children before their containers when deleting,
+#: after them when creating, because Port deletes dependents and may refuse a relation to nothing.
+DELIVERY_PHASES: tuple[tuple[Operation, Kind], ...] = (
+    (Operation.DELETE, Kind.RESOURCE),
+    (Operation.DELETE, Kind.RESOURCE_GROUP),
+    (Operation.DELETE, Kind.SUBSCRIPTION),
+    (Operation.UPSERT, Kind.SUBSCRIPTION),
+    (Operation.UPSERT, Kind.RESOURCE_GROUP),
+    (Operation.UPSERT, Kind.RESOURCE),
+)
+
+
+def _operations(upserts: pd.DataFrame, deletes: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    if len(upserts):
+        parts.append(upserts.assign(operation=str(Operation.UPSERT))[CHANGE_SET.names])
+    if len(deletes):
+        data = [canonical(delete_data(row)) for row in records(deletes)]
+        parts.append(deletes.assign(operation=str(Operation.DELETE), data=data, hash=None)[CHANGE_SET.names])
+    return pd.concat(parts) if parts else frame_of([], CHANGE_SET)
+
+
+def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
+    phase = {f"{operation} {kind}": n for n, (operation, kind) in enumerate(DELIVERY_PHASES)}
+    order = (operations["operation"] + " " + operations["kind"]).map(phase)
+    ordered = operations.assign(order=order).sort_values(["order", "identifier"], kind="stable")
+    return ordered.drop(columns="order").reset_index(drop=True)
+
+
+def _none_for_na(values: list[Any]) -> list[Any]:
+    return [None if value is pd.NA or value is pd.NaT else value for value in values]

@@ -1,0 +1,25 @@
+"""The ways a run can fail that a person can mend: one sentence each, naming the setting and the remedy.
+
+Failures are classified where they enter (settings, Azure, Port, state) and are never re-interpreted further up; a
+run shows the sentence as it is. Anything that is not a `SyncError` is a defect and keeps its traceback.
+"""
+
+
+class SyncError(Exception):
+    """A failure whose text is meant for the person who runs the sync."""
+
+
+class SettingsError(SyncError):
+    """A setting is missing, malformed or contradicts another one."""
+
+
+class AzureError(SyncError):
+    """Azure refused to answer, or its answer cannot be trusted."""
+
+
+class PortError(SyncError):
+    """Port refused a delivery, or could not be reached."""
+
+
+class StateError(SyncError):
+    """The state store cannot be used, or is not the one that this run planned from."""

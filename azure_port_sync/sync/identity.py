@@ -1,0 +1,78 @@
+"""What an entity is called: Azure ids in, Port identifiers out, one to one but for space and underscore.
+
+Azure compares ids without regard to case and lets resource providers spell them as they like, so identity is the
+lower-cased id. Port accepts letters, digits and ``@_.+:\\/=-`` (Port's OpenAPI specification, entity identifier);
+everything else is written as ``=hh``, one per UTF-8 byte, and ``=`` itself as ``=3d``, so that two ids never meet in
+one identifier. The space is the exception: the guide's webhook mapping turns it into ``_`` itself.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+SUBSCRIPTION_TYPE = "microsoft.resources/subscriptions"
+RESOURCE_GROUP_TYPE = "microsoft.resources/subscriptions/resourcegroups"
+
+#: Port's limit for an entity identifier (Port's OpenAPI specification).
+MAX_IDENTIFIER_LENGTH = 1000
+
+_NOTHING_TO_ESCAPE = re.compile(r"[a-z0-9@_.+:\\/ -]*").fullmatch
+_SAFE = frozenset("0123456789@_.+:\\/- ")
+_CONTAINERS_IN_ID = re.compile(r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?", re.IGNORECASE)
+
+
+def target_name(tenant_id: str, destination: str) -> str:
+    """The name under which the state of a (tenant, Port destination) pair is kept; the destination may be secret."""
+    name = hashlib.blake2b(f"{tenant_id.lower()}\n{destination}".encode(), key=b"azure_port_sync", digest_size=16)
+    return name.hexdigest()
+
+
+def escape(text: str) -> str:
+    """`text` lower-cased, with what Port's identifiers refuse written as ``=hh``; spaces stay.
+
+    >>> escape("/x/RG (old)")
+    '/x/rg =28old=29'
+    """
+    lowered = text.lower()
+    if _NOTHING_TO_ESCAPE(lowered):
+        return lowered
+    return "".join(c if _is_legal(c) else "".join(f"={b:02x}" for b in c.encode()) for c in lowered)
+
+
+def port_identifier(escaped: str) -> str:
+    """The identifier that Port stores for an escaped id: the guide's mapping makes each space a ``_``."""
+    return escaped.replace(" ", "_")
+
+
+def _is_legal(character: str) -> bool:
+    return character in _SAFE or unicodedata.category(character).startswith("L")
+
+
+def illegal_identifiers(identifiers: Iterable[str]) -> list[str]:
+    """Those that Port would refuse: with a character outside its set, or too long."""
+    return [text for text in identifiers if len(text) > MAX_IDENTIFIER_LENGTH or not _is_identifier(text)]
+
+
+def _is_identifier(text: str) -> bool:
+    return all((_is_legal(character) and character != " ") or character == "=" for character in text)
+
+
+class Containers(NamedTuple):
+    """The subscription and resource group that an Azure id lies in, lower-cased; "" where it lies in none."""
+
+    subscription_id: str
+    resource_group: str
+
+
+def containers_of(azure_id: str) -> Containers:
+    """Read the containers out of an id.
+
+    >>> containers_of("/subscriptions/A1/resourceGroups/Web/providers/Microsoft.Web/sites/x")
+    Containers(subscription_id='a1', resource_group='web')
+    """
+    found = _CONTAINERS_IN_ID.match(azure_id)
+    if found is None:
+        return Containers("", "")
+    return Containers(found[1].lower(), (found[2] or "").lower())

@@ -1,0 +1,100 @@
+"""The row types that travel between the rooms, as Arrow schemas and the frames made of them.
+
+An *observation* is what one read said about one entity: its current row, a change record of it, or both. A *change
+set* is one decided operation per entity. Both are columns and not objects, because a tenant may hold a million of
+them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+
+class Kind(StrEnum):
+    """The three kinds of entity, named as the guide's blueprints think of them."""
+
+    SUBSCRIPTION = "subscription"
+    RESOURCE_GROUP = "resourceGroup"
+    RESOURCE = "resource"
+
+
+class Operation(StrEnum):
+    """What Port is asked to do with an entity."""
+
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+_IDENTITY = [
+    ("kind", pa.string()),
+    ("identifier", pa.string()),  # as Port stores it
+    ("azure_id", pa.string()),  # in Azure's spelling
+    ("type", pa.string()),  # lower-case resource type
+    ("name", pa.string()),
+    ("subscription_id", pa.string()),  # lower-case
+    ("resource_group", pa.string()),  # lower-case, "" where there is none
+]
+_CONTENT = [
+    ("hash", pa.string()),  # of what Port shows; null where there is no row
+    ("data", pa.string()),  # canonical JSON text; null where there is no row
+]
+
+#: What one read said about one entity.
+OBSERVATION = pa.schema(
+    [
+        *_IDENTITY,
+        ("present", pa.bool_()),  # Azure shows a row for it
+        ("in_scope", pa.bool_()),  # of that row; false where there is none
+        *_CONTENT,
+        ("change_type", pa.string()),  # Create, Update or Delete; null without a change record
+        ("change_time", pa.timestamp("ns", tz="UTC")),
+    ]
+)
+
+#: One decided operation per entity, in the order in which they may be delivered.
+CHANGE_SET = pa.schema(
+    [
+        ("operation", pa.string()),
+        *_IDENTITY,
+        ("hash", pa.string()),
+        ("change_time", pa.timestamp("ns", tz="UTC")),
+        ("data", pa.string()),
+    ]
+)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """An Arrow-backed DataFrame over the table's own buffers."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
+
+
+def to_table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """The frame as an Arrow table of exactly this schema."""
+    return pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A table of these rows; a key that a row lacks becomes null."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pd.DataFrame:
+    """An Arrow-backed DataFrame of these rows."""
+    return to_frame(table_of(rows, schema))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a (small, or cut to size) frame as dicts; missing values as pandas has them."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def concat(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
+    """The frames below each other; an empty frame of the schema when there is none."""
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return to_frame(schema.empty_table())
+    return to_frame(pa.concat_tables(to_table(frame, schema) for frame in filled))
