@@ -88,8 +88,10 @@ def _plainly() -> Iterator[None]:
         )
     ],
 )
-def azure_snapshot(azure: AzureResource) -> Iterator[dg.MaterializeResult]:
+def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResource) -> Iterator[dg.MaterializeResult]:
     with _plainly():
+        for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
+            resource.check()
         reading = read_snapshot(azure.reader)
     kind = reading.frame["kind"]
     subscriptions, groups = (reading.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))

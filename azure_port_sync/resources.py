@@ -25,7 +25,7 @@ from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.settings import Settings
 from azure_port_sync.state import StateStore
 from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.errors import SettingsError
+from azure_port_sync.sync.errors import SettingsError, SyncError
 
 _CLOUDS = {
     "public": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
@@ -34,7 +34,37 @@ _CLOUDS = {
 }
 
 
-class AzureResource(dg.ConfigurableResource[Any]):
+class _Resource(dg.ConfigurableResource[Any]):
+    """A resource whose bad settings are reported by the first step that checks it.
+
+    Dagster shows an error in a resource's own set-up as "Error executing resource_fn"; the sentence would be lost.
+    """
+
+    _problem: SyncError | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        try:
+            self._open(context)
+        except SyncError as error:
+            self._problem = error
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        if self._problem is None:
+            self._close()
+
+    def check(self) -> None:
+        """Raise SyncError when this resource could not be set up."""
+        if self._problem is not None:
+            raise self._problem
+
+    def _open(self, context: dg.InitResourceContext) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class AzureResource(_Resource):
     """Reads Azure Resource Graph with the credentials and the scope that the environment names."""
 
     clock: dg.ResourceDependency[Clock]
@@ -49,7 +79,7 @@ class AzureResource(dg.ConfigurableResource[Any]):
     _reader: AzureReader = PrivateAttr()
     _scopes: list[str] = PrivateAttr()
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = Settings.from_environment(
             _renamed(
                 os.environ,
@@ -72,16 +102,18 @@ class AzureResource(dg.ConfigurableResource[Any]):
         )
         self._reader = AzureReader(graph, settings.scope, batch_size=settings.SUBSCRIPTION_BATCH_SIZE)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def _close(self) -> None:
         self._reader.graph.close()
 
     @property
     def reader(self) -> AzureReader:
         """Reads the configured scope; shared by all assets of a run, so that they share one quota."""
+        self.check()
         return self._reader
 
     @property
     def settings(self) -> Settings:
+        self.check()
         return self._settings
 
     def tenant(self) -> str:
@@ -93,7 +125,7 @@ class AzureResource(dg.ConfigurableResource[Any]):
         return str(claims["tid"])
 
 
-class PortResource(dg.ConfigurableResource[Any]):
+class PortResource(_Resource):
     """Delivers to the Port webhook that the environment names."""
 
     clock: dg.ResourceDependency[Clock]
@@ -107,7 +139,7 @@ class PortResource(dg.ConfigurableResource[Any]):
     _destination: str = PrivateAttr()
     _sink: WebhookSink = PrivateAttr()
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = Settings.from_environment(
             _renamed(
                 os.environ,
@@ -131,20 +163,22 @@ class PortResource(dg.ConfigurableResource[Any]):
             verify=settings.verify,
         )
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def _close(self) -> None:
         self._sink.close()
 
     @property
     def sink(self) -> WebhookSink:
+        self.check()
         return self._sink
 
     @property
     def destination(self) -> str:
         """What names the Port that is delivered to. A secret: it holds the webhook's key."""
+        self.check()
         return self._destination
 
 
-class StateResource(dg.ConfigurableResource[Any]):
+class StateResource(_Resource):
     """Keeps watermark and ledger: in the database that the environment names, or beside the Dagster instance."""
 
     state_url_variable: str = Field(
@@ -154,16 +188,17 @@ class StateResource(dg.ConfigurableResource[Any]):
 
     _store: StateStore = PrivateAttr()
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+    def _open(self, context: dg.InitResourceContext) -> None:
         settings = Settings.from_environment(_renamed(os.environ, AZURE_PORT_SYNC_STATE_URL=self.state_url_variable))
         url = settings.AZURE_PORT_SYNC_STATE_URL
         self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context))
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def _close(self) -> None:
         self._store.close()
 
     @property
     def store(self) -> StateStore:
+        self.check()
         return self._store
 
 
@@ -189,7 +224,13 @@ def _credential(settings: Settings, cloud_authority: str) -> TokenCredential:
     if host not in {microsofts for _, microsofts in _CLOUDS.values()}:
         options["disable_instance_discovery"] = True  # a host that Microsoft does not know must not be asked after
     if settings.AZURE_CLIENT_SECRET is None:
-        return DefaultAzureCredential(**options)
+        _forget_empty_variables()
+        return DefaultAzureCredential(
+            managed_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_tenant_id=settings.AZURE_TENANT_ID,
+            **options,
+        )
     if not (settings.AZURE_TENANT_ID and settings.AZURE_CLIENT_ID):
         missing = "AZURE_CLIENT_ID" if settings.AZURE_TENANT_ID else "AZURE_TENANT_ID"
         raise SettingsError(
@@ -199,6 +240,12 @@ def _credential(settings: Settings, cloud_authority: str) -> TokenCredential:
     return ClientSecretCredential(
         settings.AZURE_TENANT_ID, settings.AZURE_CLIENT_ID, settings.AZURE_CLIENT_SECRET.get_secret_value(), **options
     )
+
+
+def _forget_empty_variables() -> None:
+    """The Azure SDK takes an empty variable for a value, but CI systems pass settings that are unset as empty ones."""
+    for name in [name for name, value in os.environ.items() if name.startswith("AZURE_") and not value.strip()]:
+        del os.environ[name]
 
 
 def _beside_the_instance(context: dg.InitResourceContext) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -190,6 +191,13 @@ class Settings(BaseModel):
                 raise ValueError("is not the URL of a webhook")
         return value
 
+    @field_validator("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+    @classmethod
+    def _file(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).exists():
+            raise ValueError(f"names {value}, which does not exist")
+        return value
+
     @field_validator("INCREMENTAL_SYNC_CRON", "FULL_SYNC_CRON")
     @classmethod
     def _cron(cls, value: str) -> str:
@@ -251,6 +259,6 @@ def _sentence(error: ValidationError) -> str:
     else:
         where = "".join(f"[{part!r}]" for part in mistake["loc"][1:])
         text = mistake["msg"]
-        problem = f"is not right{f' at {where}' if where else ''}: {text[:1].lower()}{text[1:]}"
+        problem = f"is wrong{f' at {where}' if where else ''}: {text[:1].lower()}{text[1:]}"
     example = f" Write e.g. {name}={info.examples[0]}" if info.examples else ""
     return f"{name} {problem}.{example}"

@@ -6,6 +6,7 @@ The ingest URL holds the webhook's key and is a secret: no error of this module 
 
 import hashlib
 import hmac
+import logging
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -15,6 +16,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
+
+logger = logging.getLogger(__name__)
 
 #: The header that carries the signature, and its prefix: enter both in the webhook's security settings.
 SIGNATURE_HEADER = "X-Port-Signature"
@@ -31,6 +34,7 @@ _SETTING_STATUS = {
     404: "there is no such webhook: check PORT_WEBHOOK_INGEST_URL",
     410: "the webhook is gone: check PORT_WEBHOOK_INGEST_URL",
 }
+_QUIET = timedelta(seconds=10)
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 
 
@@ -73,6 +77,7 @@ class WebhookSink:
         self._session.mount("http://", adapter)
         self.concurrency = concurrency
         self.retries = 0
+        self._quiet_until = clock.now()
 
     def close(self) -> None:
         self._session.close()
@@ -94,7 +99,7 @@ class WebhookSink:
             wait=_wait,
             stop=self._out_of_time,
             sleep=self._clock.sleep,
-            before_sleep=self._count_retry,
+            before_sleep=self._before_retry,
             reraise=True,
         )
         try:
@@ -138,8 +143,12 @@ class WebhookSink:
     def _out_of_time(self, _state: RetryCallState) -> bool:
         return self._clock.now() - self._last_accepted > self._deadline
 
-    def _count_retry(self, _state: RetryCallState) -> None:
+    def _before_retry(self, state: RetryCallState) -> None:
         self.retries += 1
+        now = self._clock.now()
+        if state.outcome is not None and now >= self._quiet_until:  # all threads meet the same trouble
+            self._quiet_until = now + _QUIET
+            logger.warning("Port: %s; trying again", state.outcome.exception())
 
 
 def _wait(state: RetryCallState) -> float:

@@ -5,6 +5,7 @@ an error; a reader that trusts the first answer loses resources. The Azure SDK r
 for a POST (not a 429 without Retry-After, not 502, not 408), so its own retries are off and ours cover all of it.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +28,13 @@ from azure_port_sync.resource_graph.quota import QuotaLimiter, retry_after
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import AzureError
 
+logger = logging.getLogger(__name__)
+
 #: The largest page that Resource Graph gives.
 PAGE_SIZE = 1000
 
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_DEADLINE = timedelta(minutes=10)
+_DEADLINE = timedelta(minutes=5)
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 _READ_AGAIN = 4
 
@@ -77,7 +80,7 @@ class _DataMovedError(Exception):
 class ResourceGraph:
     """Queries Azure Resource Graph. Safe to share between threads.
 
-    Raises AzureError when Azure refuses, when it stays unreachable for ten minutes, or when its answer is not
+    Raises AzureError when Azure refuses, when it stays unreachable for five minutes, or when its answer is not
     complete.
     """
 
@@ -161,20 +164,21 @@ class ResourceGraph:
             wait=_wait,
             stop=out_of_time,
             sleep=self._clock.sleep,
-            before_sleep=self._count_retry,
+            before_sleep=self._before_retry,
             reraise=True,
         )
         try:
             return retrying(self._send, request)
-        except ClientAuthenticationError as error:
-            raise AzureError(
-                f"Azure refused the credentials: {_first_line(error)}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-                "AZURE_CLIENT_SECRET, or the identity that this machine signs in with."
-            ) from None
-        except (ServiceRequestError, ServiceResponseError) as error:
+        except (ClientAuthenticationError, ServiceRequestError, ServiceResponseError) as error:
+            if not _is_network(error):
+                raise AzureError(
+                    f"Azure refused the credentials: {_first_line(error)}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+                    "AZURE_CLIENT_SECRET, or the identity that this machine signs in with."
+                ) from None
             raise AzureError(
                 f"Azure could not be reached: {_first_line(error)}. Check the network, AZURE_CLOUD, "
-                "AZURE_RESOURCE_MANAGER_URL and, behind a private certificate authority, REQUESTS_CA_BUNDLE."
+                "AZURE_AUTHORITY_HOST, AZURE_RESOURCE_MANAGER_URL and, behind a private certificate authority, "
+                "REQUESTS_CA_BUNDLE."
             ) from None
 
     def _send(self, request: QueryRequest) -> QueryResponse:
@@ -193,17 +197,27 @@ class ResourceGraph:
             self._limiter.learn(headers)
             _refuse_partial_scope(headers)
 
-    def _count_retry(self, _state: RetryCallState) -> None:
+    def _before_retry(self, state: RetryCallState) -> None:
         with self._lock:
             self.usage.retries += 1
+        if state.outcome is not None and state.next_action is not None:
+            error = state.outcome.exception()
+            logger.warning("Azure: %s; asking again in %.0f s", str(error).partition("\n")[0], state.next_action.sleep)
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, ClientAuthenticationError):
-        return False
-    if isinstance(error, HttpResponseError):
-        return error.status_code in _TRANSIENT_STATUS
-    return isinstance(error, ServiceRequestError | ServiceResponseError) and "CERTIFICATE" not in str(error)
+    if _is_network(error):
+        return "CERTIFICATE" not in str(error)
+    return isinstance(error, HttpResponseError) and error.status_code in _TRANSIENT_STATUS
+
+
+def _is_network(error: BaseException | None) -> bool:
+    """Whether the network, not Azure, failed; a sign-in that cannot reach its host hides that in its causes."""
+    while error is not None:
+        if isinstance(error, ServiceRequestError | ServiceResponseError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _wait(state: RetryCallState) -> float:

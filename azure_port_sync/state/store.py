@@ -293,7 +293,7 @@ class StateStore:
                 yield connection
         except sa.exc.DBAPIError as error:
             raise StateError(
-                f"The state store ({self._engine.url.render_as_string()}) cannot be used: {error.orig}. "
+                f"The state store ({self._engine.url.render_as_string()}) cannot be used: {_first_line(error.orig)}. "
                 "Check AZURE_PORT_SYNC_STATE_URL and that the database can be written."
             ) from error
 
@@ -368,6 +368,10 @@ def _gone_with(target: str, row: Row) -> sa.ColumnElement[bool]:
         case _:
             within = sa.false()
     return sa.and_(ledger.c.target == target, sa.or_(itself, within))
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

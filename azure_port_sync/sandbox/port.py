@@ -1,0 +1,550 @@
+"""Plays Port: webhooks that map events with jq into a catalog, with Port's limits and Port's silences.
+
+Port answers 202 and works later; here all the work is done before the 202 leaves, so a test may look right away.
+An entity that Port would not write is not written here either: the audit log alone says so, the answer is 202.
+Sources: docs.port.io (custom integration: webhook) and Port's OpenAPI file (github.com/port-labs/port-docs,
+`static/apispec.yaml`).
+"""
+
+import hmac
+import json
+import math
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import RLock
+from typing import Any, Literal, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from azure_port_sync.sandbox.jq_dialect import Program, embed
+
+MAX_BODY_BYTES = 512 * 1024
+MAX_ITEMS = 500
+MAX_IDENTIFIER_LENGTH = 1000
+
+Json = dict[str, Any]
+Key = tuple[str, str]  # blueprint, identifier
+
+
+class Clock(Protocol):
+    """The one thing Port needs of the sandbox's clock."""
+
+    def now(self) -> datetime:
+        """The sandbox's time, in UTC."""
+        ...
+
+
+class RefusedError(Exception):
+    """Port does not write this entity, for the reason given."""
+
+
+# The pattern is ^(?!\.{1,2}$)[\p{L}0-9@_.+:\\/=-]+$ (`re` has no \p{L}: letters beyond ASCII are looked up).
+_PLAIN_IDENTIFIER = re.compile(r"[A-Za-z0-9@_.+:\\/=-]+")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9@_.+:\\/=-]")
+
+
+def check_identifier(value: object) -> str:
+    """`value` when Port takes it as an entity's identifier; RefusedError otherwise."""
+    if not isinstance(value, str) or not value:
+        raise RefusedError(f"the identifier is {json.dumps(value)}, not a text")
+    if len(value) > MAX_IDENTIFIER_LENGTH:
+        raise RefusedError(f"the identifier is {len(value)} characters long, Port takes {MAX_IDENTIFIER_LENGTH}")
+    if value in {".", ".."}:
+        raise RefusedError(f"the identifier may not be {value!r}")
+    if not _PLAIN_IDENTIFIER.fullmatch(value):
+        for character in _NOT_PLAIN.findall(value):
+            if not character.isalpha():
+                raise RefusedError(f"the identifier holds {character!r}, which Port does not take")
+    return value
+
+
+def iso(instant: datetime) -> str:
+    """An instant as Port writes it."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Entity:
+    """One row of the catalog."""
+
+    blueprint: str
+    identifier: str
+    title: str | None
+    properties: Json
+    relations: Json
+    created_at: datetime
+    updated_at: datetime
+    search_text: str = ""
+
+    def as_json(self) -> Json:
+        """The entity as Port's REST API shows it."""
+        return {
+            "blueprint": self.blueprint,
+            "identifier": self.identifier,
+            "title": self.title,
+            "properties": self.properties,
+            "relations": self.relations,
+            "createdAt": iso(self.created_at),
+            "updatedAt": iso(self.updated_at),
+        }
+
+    def index(self) -> None:
+        """Make the text that a search runs over: everything a person could type to find this entity."""
+        self.search_text = json.dumps([self.title, self.identifier, self.properties], ensure_ascii=False).casefold()
+
+
+Operation = Literal["created", "updated", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One change of the catalog, for the list of what arrived last."""
+
+    at: datetime
+    operation: Operation
+    blueprint: str
+    identifier: str
+    title: str | None
+    dependents: int = 0
+
+    def as_json(self) -> Json:
+        """For the page and the control API."""
+        return {
+            "at": iso(self.at),
+            "operation": self.operation,
+            "blueprint": self.blueprint,
+            "identifier": self.identifier,
+            "title": self.title,
+            "dependents": self.dependents,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One line of the audit log with status FAILURE: what Port accepted with 202 and then did not write."""
+
+    at: datetime
+    blueprint: str
+    operation: str
+    identifier: object
+    reason: str
+
+    def as_json(self) -> Json:
+        """For the page and the control API."""
+        return {
+            "at": iso(self.at),
+            "blueprint": self.blueprint,
+            "operation": self.operation,
+            "identifier": self.identifier,
+            "reason": self.reason,
+        }
+
+
+_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+}
+
+
+class Catalog:
+    """Blueprints and their entities, and who depends on whom.
+
+    `missing_targets` says what becomes of a relation whose target does not exist, which Port's documentation leaves
+    open for webhooks: "keep" (the default) keeps the relation, "refuse" refuses the entity.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.lock = RLock()
+        self.version = 0
+        self.missing_targets: Literal["keep", "refuse"] = "keep"
+        self.blueprints: dict[str, Json] = {}
+        self.entities: dict[str, dict[str, Entity]] = {}
+        self.counts: dict[str, Counter[str]] = {}
+        self.activity: deque[Activity] = deque(maxlen=200)
+        self.failures: deque[Failure] = deque(maxlen=500)
+        self.failure_count = 0
+        self._dependents: dict[Key, dict[Key, None]] = {}
+
+    def add_blueprint(self, blueprint: Json) -> None:
+        """Take a blueprint as `POST /v1/blueprints` would."""
+        with self.lock:
+            self.blueprints[blueprint["identifier"]] = blueprint
+            self.entities.setdefault(blueprint["identifier"], {})
+            self.counts.setdefault(blueprint["identifier"], Counter())
+            self.version += 1
+
+    def upsert(self, blueprint: str, identifier: object, title: object, properties: Json, relations: Json) -> None:
+        """Create the entity or merge what is given into it; RefusedError when Port would not write it."""
+        with self.lock:
+            known = self._check(blueprint, identifier, properties, relations)
+            key = (blueprint, check_identifier(identifier))
+            title = title if isinstance(title, str) else None
+            old = known.get(key[1])
+            now = self._clock.now()
+            if old is None:
+                entity = Entity(blueprint, key[1], title, properties, relations, now, now)
+                known[key[1]] = entity
+                operation: Operation = "created"
+            else:
+                entity = old
+                merged = (title, old.properties | properties, old.relations | relations)
+                if merged == (old.title, old.properties, old.relations):
+                    self.counts[blueprint]["unchanged"] += 1
+                    return
+                self._unlink(entity)
+                entity.title, entity.properties, entity.relations = merged
+                entity.updated_at = now
+                operation = "updated"
+            entity.index()
+            for target in self._targets(entity):
+                self._dependents.setdefault(target, {})[key] = None
+            self.counts[blueprint][operation] += 1
+            self.version += 1
+            self.activity.append(Activity(now, operation, blueprint, key[1], entity.title))
+
+    def delete(self, blueprint: str, identifier: object, *, dependents: bool) -> None:
+        """Delete the entity and, unless told not to, all that depends on it, however far."""
+        with self.lock:
+            self._entities(blueprint)
+            key = (blueprint, check_identifier(identifier))
+            entity = self.entities[blueprint].get(key[1])
+            if entity is None:
+                self.counts[blueprint]["absent"] += 1
+                return
+            doomed = list(self._with_dependents(key))
+            if len(doomed) > 1 and not dependents:
+                # Said of the REST API's delete_dependents=false; that a webhook does the same is inferred.
+                raise RefusedError(f"{len(doomed) - 1} entities depend on it and deleteDependents is false")
+            for one in doomed:
+                gone = self.entities[one[0]].pop(one[1])
+                self._unlink(gone)
+                self.counts[one[0]]["deleted"] += 1
+            self.version += 1
+            now = self._clock.now()
+            self.activity.append(Activity(now, "deleted", *key, entity.title, dependents=len(doomed) - 1))
+
+    def refuse(self, blueprint: str, operation: str, identifier: object, reason: str) -> None:
+        """Write a line into the audit log."""
+        with self.lock:
+            self.failures.append(Failure(self._clock.now(), blueprint, operation, identifier, reason))
+            self.failure_count += 1
+            self.version += 1
+
+    def dependents(self, key: Key) -> list[Entity]:
+        """The entities with a relation to this one."""
+        return [self.entities[blueprint][identifier] for blueprint, identifier in self._dependents.get(key, {})]
+
+    def dependent_count(self, key: Key) -> int:
+        """How many entities have a relation to this one."""
+        return len(self._dependents.get(key, {}))
+
+    def exists(self, key: Key) -> bool:
+        """Whether the catalog holds this entity."""
+        return key[1] in self.entities.get(key[0], {})
+
+    def targets(self, entity: Entity) -> Iterator[tuple[str, Key]]:
+        """The relations of an entity that point somewhere: (relation, target)."""
+        relations = self.blueprints[entity.blueprint].get("relations", {})
+        for name, value in entity.relations.items():
+            for identifier in value if isinstance(value, list) else [value]:
+                if identifier is not None:
+                    yield name, (relations[name]["target"], identifier)
+
+    def unattached(self) -> Iterator[Entity]:
+        """The entities whose relation leads to nothing the catalog holds."""
+        for target in list(self._dependents):
+            if not self.exists(target):
+                yield from self.dependents(target)
+
+    def search(self, words: Iterable[str], blueprint: str | None = None) -> list[Entity]:
+        """The entities, of one blueprint or of all, that hold every word."""
+        wanted = [word.casefold() for word in words]
+        return [
+            entity
+            for one in ([blueprint] if blueprint else self.entities)
+            for entity in self.entities[one].values()
+            if all(word in entity.search_text for word in wanted)
+        ]
+
+    def _targets(self, entity: Entity) -> Iterator[Key]:
+        return (target for _, target in self.targets(entity))
+
+    def _entities(self, blueprint: str) -> dict[str, Entity]:
+        if blueprint not in self.blueprints:
+            raise RefusedError(f"there is no blueprint {blueprint!r}")
+        return self.entities[blueprint]
+
+    def _check(self, blueprint: str, identifier: object, properties: Json, relations: Json) -> dict[str, Entity]:
+        known = self._entities(blueprint)
+        check_identifier(identifier)
+        schema = self.blueprints[blueprint]["schema"]["properties"]
+        for name, value in properties.items():
+            if name not in schema:
+                raise RefusedError(f"the blueprint has no property {name!r}")
+            if value is not None and not isinstance(value, _JSON_TYPES[schema[name]["type"]]):
+                raise RefusedError(f"the property {name!r} is not of type {schema[name]['type']}")
+        for name, value in relations.items():
+            self._check_relation(blueprint, name, value)
+        return known
+
+    def _check_relation(self, blueprint: str, name: str, value: object) -> None:
+        relation = self.blueprints[blueprint].get("relations", {}).get(name)
+        if relation is None:
+            raise RefusedError(f"the blueprint has no relation {name!r}")
+        if value is None and not relation.get("required"):
+            return
+        for identifier in value if isinstance(value, list) and relation.get("many") else [value]:
+            try:
+                target = check_identifier(identifier)
+            except RefusedError as reason:
+                raise RefusedError(f"the relation {name!r}: {reason}") from None
+            if self.missing_targets == "refuse" and not self.exists((relation["target"], target)):
+                raise RefusedError(f"the relation {name!r} points to {target}, which does not exist")
+
+    def _unlink(self, entity: Entity) -> None:
+        key = (entity.blueprint, entity.identifier)
+        for target in self._targets(entity):
+            siblings = self._dependents[target]
+            siblings.pop(key, None)
+            if not siblings:
+                del self._dependents[target]
+
+    def _with_dependents(self, key: Key) -> Iterator[Key]:
+        seen = {key}
+        queue = deque([key])
+        while queue:
+            one = queue.popleft()
+            yield one
+            new = [other for other in self._dependents.get(one, {}) if other not in seen]
+            seen.update(new)
+            queue.extend(new)
+
+
+_MAPPING_KEYS = {"blueprint", "operation", "filter", "itemsToParse", "entity"}
+_ENTITY_KEYS = {"identifier", "title", "properties", "relations"}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the records of one mapping go."""
+
+    blueprint: str
+    operation: Literal["create", "delete"]
+    dependents: bool
+
+
+@dataclass
+class Webhook:
+    """A webhook as Port keeps it: where it is reached, what it makes of an event, how events are signed.
+
+    All its mappings are one jq program: an event is parsed once, however many mappings and items there are.
+    """
+
+    key: str
+    mappings: list[Json]
+    security: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.targets = [_target(mapping) for mapping in self.mappings]
+        parts = ", ".join(f"[{_records(mapping)}]" for mapping in self.mappings)
+        self._program = Program(f". as $context | [{parts}]")
+
+    def records(self, context: str) -> Iterator[tuple[_Target, Json]]:
+        """What the mappings make of an event, in the order of the mappings."""
+        for target, records in zip(self.targets, self._program.first(context) or [], strict=False):
+            for record in records:
+                yield target, record
+
+    def signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Whether the event carries the signature this webhook asks for; without a secret it asks for none."""
+        secret = self.security.get("secret")
+        if not secret:
+            return True
+        algorithm = self.security.get("signatureAlgorithm", "sha256")
+        given = headers.get(self.security["signatureHeaderName"].lower(), "")
+        wanted = secret if algorithm == "plain" else hmac.new(secret.encode(), body, algorithm).hexdigest()
+        return hmac.compare_digest(given.encode(), (self.security.get("signaturePrefix", "") + wanted).encode())
+
+
+def _target(mapping: Json) -> _Target:
+    unknown = (mapping.keys() - _MAPPING_KEYS) | (mapping["entity"].keys() - _ENTITY_KEYS)
+    if unknown:
+        raise ValueError(f"the sandbox does not play these parts of a mapping: {', '.join(sorted(unknown))}")
+    operation = mapping.get("operation", "create")
+    if isinstance(operation, str):
+        operation = {"type": operation}
+    if operation["type"] not in {"create", "delete"}:
+        raise ValueError(f"a mapping's operation is create or delete, not {operation['type']!r}")
+    if operation["type"] == "delete" and mapping["entity"].keys() != {"identifier"}:
+        raise ValueError("a mapping that deletes gives the entity's identifier and nothing else")
+    return _Target(mapping["blueprint"], operation["type"], operation.get("deleteDependents", True))
+
+
+def _records(mapping: Json) -> str:
+    """The jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
+    entity = mapping["entity"]
+    fields = {name: embed(entity[name]) for name in ("identifier", "title") if name in entity}
+    for name in ("properties", "relations"):
+        fields[name] = _object({key: embed(value) for key, value in entity.get(name, {}).items()})
+    record = f"if {embed(mapping.get('filter', 'true'))} == true then {_object(fields)} else empty end"
+    if "itemsToParse" not in mapping:
+        return f"$context | {record}"
+    items = f'{embed(mapping["itemsToParse"])} | if type == "array" then .[:{MAX_ITEMS}][] else empty end'
+    return f"$context | {items} | . as $item | $context + {{item: $item}} | {record}"
+
+
+def _object(members: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}"
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """So many requests in a window of the sandbox's clock; what goes beyond is answered 429."""
+
+    limit: int
+    window_seconds: float
+    retry_after: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back over HTTP."""
+
+    status: int
+    body: Json
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+# The body of Port's 202 is not documented, so nothing should read this one.
+_ACCEPTED = Answer(202, {"ok": True})
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, {"ok": False, "error": code, "message": message}, headers or {})
+
+
+class Port:
+    """Port's ingest host and the catalog behind it. With `count_only` it acknowledges, counts and maps nothing."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.catalog = Catalog(clock)
+        self.webhooks: dict[str, Webhook] = {}
+        self.count_only = False
+        self.requests: Counter[int] = Counter()  # by status
+        self.events = 0
+        self.bytes = 0
+        self.last_arrival: datetime | None = None
+        self._throttle: Throttle | None = None
+        self._window: tuple[datetime, int] | None = None
+
+    def add_webhook(self, webhook: Webhook) -> None:
+        """Take a webhook as `POST /v1/webhooks` would."""
+        self.webhooks[webhook.key] = webhook
+
+    def throttle(self, throttle: Throttle | None) -> None:
+        """Answer 429 beyond this limit from now on; None lifts it."""
+        self._throttle, self._window = throttle, None
+
+    def ingest(self, key: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
+        """One `POST /{key}`."""
+        with self.catalog.lock:
+            answer = self._ingest(key, body, headers, query)
+            self.requests[answer.status] += 1
+            self.bytes += len(body)
+            return answer
+
+    def counters(self) -> Json:
+        """What arrived and what became of it."""
+        with self.catalog.lock:
+            return {
+                "requests": {str(status): number for status, number in sorted(self.requests.items())},
+                "events": self.events,
+                "bytes": self.bytes,
+                "last_arrival": iso(self.last_arrival) if self.last_arrival else None,
+                "failures_total": self.catalog.failure_count,
+                "blueprints": {
+                    blueprint: {"entities": len(entities), **self.catalog.counts[blueprint]}
+                    for blueprint, entities in self.catalog.entities.items()
+                },
+            }
+
+    def _ingest(self, key: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
+        if len(body) > MAX_BODY_BYTES:
+            return _error(413, "payload_too_large", f"The payload is larger than {MAX_BODY_BYTES} bytes")
+        webhook = self.webhooks.get(key)
+        if webhook is None:
+            return _error(404, "not_found", "There is no webhook at this address")
+        wait = self._wait()
+        if wait is not None:
+            told = {"Retry-After": str(math.ceil(wait))} if self._throttle and self._throttle.retry_after else {}
+            return _error(429, "too_many_requests", "Too many requests", told)
+        if not webhook.signed(body, headers):
+            # Which status Port gives here is not documented; 401 is the sandbox's choice.
+            return _error(401, "invalid_signature", "The signature does not match the payload")
+        self.last_arrival = self._clock.now()
+        self.events += 1
+        if self.count_only:
+            return _ACCEPTED
+        try:
+            text = body.decode()
+            json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return _error(400, "invalid_json", "The payload is not JSON")
+        # Port's context also has the headers in their original case; ASGI hands them on in lower case only.
+        others = json.dumps({"headers": dict(headers), "queryParams": dict(query)})
+        self._write(webhook, f'{{"body": {text}, {others[1:]}')
+        return _ACCEPTED
+
+    def _wait(self) -> float | None:
+        """Count a request against the throttle; the seconds to wait when it is one too many."""
+        if self._throttle is None:
+            return None
+        now = self._clock.now()
+        start, count = self._window or (now, 0)
+        end = start + timedelta(seconds=self._throttle.window_seconds)
+        if now >= end:
+            start, count = now, 0
+        self._window = (start, count + 1)
+        return (end - now).total_seconds() if count >= self._throttle.limit else None
+
+    def _write(self, webhook: Webhook, context: str) -> None:
+        for target, record in webhook.records(context):
+            identifier = record["identifier"]
+            try:
+                if target.operation == "delete":
+                    self.catalog.delete(target.blueprint, identifier, dependents=target.dependents)
+                else:
+                    self.catalog.upsert(
+                        target.blueprint,
+                        identifier,
+                        record.get("title"),
+                        record["properties"],
+                        record["relations"],
+                    )
+            except RefusedError as reason:
+                self.catalog.refuse(target.blueprint, target.operation, identifier, str(reason))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def port_app(port: Port) -> Starlette:
+    """Port's ingest host over HTTP."""
+
+    async def ingest(request: Request) -> Response:
+        answer = port.ingest(request.path_params["key"], await request.body(), request.headers, request.query_params)
+        return JSONResponse(answer.body, answer.status, answer.headers)
+
+    return Starlette(routes=[Route("/{key}", ingest, methods=["POST"])])

@@ -1,0 +1,115 @@
+"""Fixtures for all tests: the sandbox over real HTTP, and the product's clients wired to it on one clock."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from azure.identity import ClientSecretCredential
+from hypothesis import HealthCheck, settings
+
+from azure_port_sync.port import WebhookSink
+from azure_port_sync.resource_graph import AzureReader, ResourceGraph
+from azure_port_sync.sandbox.clock import SandboxClock
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync.state import StateStore
+from azure_port_sync.sync.scope import Scope
+
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+#: Nothing is timed: two loaded cores must not turn a slow example into a failure.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+settings.register_profile("fast", settings(max_examples=60, **_COMMON))
+settings.register_profile("thorough", settings(max_examples=1000, **_COMMON))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+ReaderOf = Callable[..., AzureReader]
+
+
+class SteppedClock:
+    """The sandbox's clock as the product's: sleeping moves it, so that no test waits."""
+
+    def __init__(self, clock: SandboxClock) -> None:
+        self._clock = clock
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._clock.advance(timedelta(seconds=seconds))
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """An empty Azure and an empty Port, their clock frozen at NOW."""
+    with Sandbox(estate=False) as running:
+        running.clock.set(NOW)
+        yield running
+
+
+@pytest.fixture
+def clock(sandbox: Sandbox) -> SteppedClock:
+    return SteppedClock(sandbox.clock)
+
+
+@pytest.fixture
+def reader_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ReaderOf]:
+    """Makes readers of the sandbox: `reader_of(scope, batch_size=...)`."""
+    made: list[ResourceGraph] = []
+    environment = sandbox.environment()
+    verify = environment["REQUESTS_CA_BUNDLE"]
+    with ClientSecretCredential(
+        environment["AZURE_TENANT_ID"],
+        environment["AZURE_CLIENT_ID"],
+        environment["AZURE_CLIENT_SECRET"],
+        authority=environment["AZURE_AUTHORITY_HOST"],
+        connection_verify=verify,
+        disable_instance_discovery=True,
+    ) as credential:
+
+        def make(scope: Scope | None = None, *, batch_size: int = 1000) -> AzureReader:
+            graph = ResourceGraph(
+                credential,
+                clock,
+                base_url=environment["AZURE_RESOURCE_MANAGER_URL"],
+                credential_scopes=["https://management.azure.com/.default"],
+                connection_verify=verify,
+            )
+            made.append(graph)
+            return AzureReader(graph, scope or Scope(), batch_size=batch_size)
+
+        yield make
+        for graph in made:
+            graph.close()
+
+
+@pytest.fixture
+def reader(reader_of: ReaderOf) -> AzureReader:
+    """Reads everything in the sandbox's tenant."""
+    return reader_of()
+
+
+@pytest.fixture
+def sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[WebhookSink]:
+    """Delivers to the sandbox's webhook, signed, with four requests in flight."""
+    environment = sandbox.environment()
+    webhook = WebhookSink(
+        environment["PORT_WEBHOOK_INGEST_URL"],
+        secret=environment["PORT_WEBHOOK_SECRET"],
+        concurrency=4,
+        deadline=timedelta(minutes=10),
+        clock=clock,
+    )
+    yield webhook
+    webhook.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    """An empty state store."""
+    opened = StateStore(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    yield opened
+    opened.close()
