@@ -41,6 +41,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m azure_port_sync", description=__doc__)
     parser.add_argument("command", choices=("run", "dev"), help="run: sync once; dev: the Dagster UI and schedules")
     command = parser.parse_args().command
+    # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
     try:
         place = _real_place(environment) if has_credentials(environment) else None
@@ -195,13 +197,15 @@ def _dev_for_real(place: Place) -> int:
 def _dev_on_sandbox() -> int:
     print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
     with _sandbox("--drift", "20") as sandbox:
+        sandbox.place.environment["INCREMENTAL_SYNC_CRON"] = "* * * * *"  # something to see without a long wait
         return _dagster_dev(sandbox.place, catalog=sandbox.url)
 
 
 def _dagster_dev(place: Place, *, catalog: str | None) -> int:
     """`dagster dev` on loopback until Ctrl-C; then wait until all of it has stopped."""
     port = _free_port(3000)
-    command = [sys.executable, "-m", "dagster", "dev", "-m", _MODULE, "-h", "127.0.0.1", "-p", str(port)]
+    workspace = str(Path("workspace.yaml").resolve())
+    command = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
     print(f"\n  Dagster UI      http://127.0.0.1:{port}")
     if catalog:
         print(f"  Port's catalog  {catalog}")

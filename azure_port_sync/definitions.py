@@ -5,21 +5,25 @@ import dagster as dg
 from azure_port_sync import assets, automation
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.storage import RunValues
-from azure_port_sync.sync.clock import SystemClock
+from azure_port_sync.sync.clock import Clock, SystemClock
 
-clock = SystemClock()
 
-defs = dg.Definitions(
-    assets=[assets.azure_snapshot, assets.azure_change_set, assets.port_deliveries],
-    jobs=[automation.incremental_sync, automation.full_sync],
-    schedules=[automation.incremental_sync_schedule, automation.full_sync_schedule],
-    resources={
-        "azure": AzureResource(clock=clock),
-        "port": PortResource(clock=clock),
-        "state": StateResource(),
-        "clock": clock,
-        "io_manager": RunValues(),
-    },
-    # Steps take seconds and share clients: a process each would only cost time. Also for the UI's Materialize button.
-    executor=dg.in_process_executor,
-)
+def definitions(clock: Clock) -> dg.Definitions:
+    """All definitions, on one clock."""
+    return dg.Definitions(
+        assets=[assets.azure_snapshot, assets.azure_change_set, assets.port_deliveries],
+        jobs=[automation.incremental_sync, automation.full_sync],
+        schedules=[automation.incremental_sync_schedule, automation.full_sync_schedule],
+        resources={
+            "azure": AzureResource(clock=clock),
+            "port": PortResource(clock=clock),
+            "state": StateResource(),
+            "clock": clock,
+            "io_manager": RunValues(),
+        },
+        # Steps take seconds and share clients: a process each would only cost time. Also for the Materialize button.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(SystemClock())

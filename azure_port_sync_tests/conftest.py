@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from azure_port_sync.sync.scope import Scope
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 #: Nothing is timed: two loaded cores must not turn a slow example into a failure.
-_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
-settings.register_profile("fast", settings(max_examples=60, **_COMMON))
-settings.register_profile("thorough", settings(max_examples=1000, **_COMMON))
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.register_profile("fast", settings(_UNTIMED, max_examples=60))
+settings.register_profile("thorough", settings(_UNTIMED, max_examples=1000))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ReaderOf = Callable[..., AzureReader]
@@ -42,12 +43,20 @@ class SteppedClock:
         self._clock.advance(timedelta(seconds=seconds))
 
 
+@pytest.fixture(scope="session")
+def in_background() -> Iterator[Executor]:
+    """Takes the work that no test needs to wait for; it is done when the session ends."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox(in_background: Executor) -> Iterator[Sandbox]:
     """An empty Azure and an empty Port, their clock frozen at NOW."""
-    with Sandbox(estate=False) as running:
-        running.clock.set(NOW)
-        yield running
+    running = Sandbox(estate=False).start()
+    running.clock.set(NOW)
+    yield running
+    in_background.submit(running.stop)  # two servers take half a second to stop
 
 
 @pytest.fixture

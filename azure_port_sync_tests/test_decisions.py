@@ -141,7 +141,7 @@ def _row(
     location: str = "westeurope",
     kind: str = "microsoft.web/sites",
 ) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "id": azure_id,
         "name": azure_id.rpartition("/")[2],
         "type": kind,
@@ -353,9 +353,7 @@ def test_operations_come_in_delivery_order(
     world: tuple[list[dict[str, Any]], dict[tuple[str, str], Known]],
 ) -> None:
     _, decisions = _decide_all(*world)
-    phases = [
-        DELIVERY_PHASES.index((row["operation"], row["kind"])) for row in records(decisions.change_set)
-    ]
+    phases = [DELIVERY_PHASES.index((row["operation"], row["kind"])) for row in records(decisions.change_set)]
     assert phases == sorted(phases)
 
 
@@ -407,4 +405,4 @@ def test_nothing_to_decide_gives_an_empty_change_set() -> None:
 
 
 def test_kinds_do_not_meet_in_one_entity() -> None:
-    assert {row["kind"] for row in map(lambda pair: identity(*pair, None), _ENTITIES)} == set(Kind)
+    assert {identity(azure_id, kind, None)["kind"] for azure_id, kind in _ENTITIES} == set(Kind)

@@ -82,7 +82,11 @@ def test_hash_differs_with_the_value_of_an_extra_column() -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -187,12 +191,12 @@ def test_kinds(resource_type: str, kind: Kind) -> None:
     assert kind_of(resource_type) is kind
 
 
-@given(st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)), st.integers(0, 7))
+@given(st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.year >= 1000), st.integers(0, 7))
 def test_instants_of_every_length_are_read(moment: datetime, digits: int) -> None:
     """Azure writes two, three and seven fractional digits."""
     fraction = f"{moment.microsecond:06d}0"[:digits]
     text = f"{moment:%Y-%m-%dT%H:%M:%S}" + (f".{fraction}" if digits else "")
-    kept = moment.replace(microsecond=int(fraction.ljust(6, "0")[:6]) if digits else 0, tzinfo=UTC)
+    kept = moment.replace(microsecond=int(fraction.ljust(6, "0")[:6]) if digits else 0)
     assert parse_instant(f"{text}Z") == kept
     assert parse_instant(f"{text}+00:00") == kept
     ahead = timezone(timedelta(hours=2))

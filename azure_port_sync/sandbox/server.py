@@ -45,6 +45,7 @@ from azure_port_sync.sandbox.tenant import Tenant, TenantError
 SIGNATURE_HEADER = "x-port-signature"
 _HERE = Path(__file__).parent
 _PAGE_SIZE = 100
+_PATIENCE_SECONDS = 20
 _SHOWN_ACTIVITIES = 60
 
 
@@ -240,7 +241,9 @@ class Server(uvicorn.Server):
         self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port: int = self._socket.getsockname()[1]
         self._serving = threading.Event()
-        self._thread = threading.Thread(target=self.run, args=([self._socket],), name=f"sandbox-{self.port}")
+        self._thread = threading.Thread(
+            target=self.run, args=([self._socket],), name=f"sandbox-{self.port}", daemon=True
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that requests are answered from here on."""
@@ -256,15 +259,17 @@ class Server(uvicorn.Server):
     def start(self) -> None:
         """Serve, and return when requests are answered."""
         self._thread.start()
-        if not self._serving.wait(30):
-            raise RuntimeError(f"the sandbox's server on port {self.port} did not start within 30 seconds")
+        if not self._serving.wait(_PATIENCE_SECONDS):
+            raise RuntimeError(f"the sandbox's server on port {self.port} did not start")
 
     def stop(self) -> None:
         """Stop, and return when the port is free."""
         self.should_exit = True
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PATIENCE_SECONDS)
         self._socket.close()
+        if self._thread.is_alive():
+            raise RuntimeError(f"the sandbox's server on port {self.port} did not stop")
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,430 @@
+"""The jobs as Dagster runs them, against the sandbox: what changed in the tenant is in the catalog after one tick."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from azure_port_sync.definitions import definitions
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync.sandbox.tenant import Tenant
+from azure_port_sync_tests.conftest import SteppedClock
+
+TICK = timedelta(minutes=15)
+
+
+@dataclass
+class Operator:
+    """Runs jobs on one Dagster instance, a tick apart, and looks at what they recorded."""
+
+    sandbox: Sandbox
+    instance: dg.DagsterInstance
+    clock: SteppedClock
+
+    def run(self, job: str = "incremental_sync", **config: Any) -> dg.ExecuteInProcessResult:
+        self.clock.sleep(TICK.total_seconds())
+        resolved = definitions(self.clock).resolve_job_def(job)
+        run_config = {"ops": {"azure_change_set": {"config": config}}} if config else None
+        return resolved.execute_in_process(run_config=run_config, instance=self.instance, raise_on_error=False)
+
+    def sync(self, job: str = "incremental_sync", **config: Any) -> Mapping[str, Any]:
+        """Run a job that must succeed; what its change set and deliveries recorded."""
+        result = self.run(job, **config)
+        assert result.success, failure(result)
+        return recorded(result)
+
+    def settles(self) -> None:
+        """One tick makes the catalog equal to the tenant, and the next finds nothing to do."""
+        self.sync()
+        assert self.sandbox.compare().sentences() == []
+        assert self.sync()["accepted"] == 0
+
+
+def recorded(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The metadata of all materializations of a run, in one dict."""
+    return {
+        name: value.value
+        for node in ("azure_snapshot", "azure_change_set", "port_deliveries")
+        for event in result.asset_materializations_for_node(node)
+        for name, value in event.metadata.items()
+    }
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """What a failed run says: the messages of its failed steps."""
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return "\n".join(error.message for error in errors if error)
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    evaluations = result.get_asset_check_evaluations()
+    return {check.check_name: check.description or "" for check in evaluations if not check.passed}
+
+
+@pytest.fixture
+def operator(
+    sandbox: Sandbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Operator]:
+    for name, value in sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AZURE_PORT_SYNC_STATE_URL", f"sqlite:///{tmp_path / 'state.sqlite'}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Operator(sandbox, instance, clock)
+
+
+@pytest.fixture
+def estate(sandbox: Sandbox) -> dict[str, str]:
+    """Two subscriptions with three groups and four resources; ids by short names. Older than any change record."""
+    tenant = sandbox.tenant
+    ids = {"prod": tenant.add_subscription(name="Production", tags={"Env": "prod"})}
+    ids["dev"] = tenant.add_subscription(name="Dev & Test")
+    ids["web"] = tenant.add_group(subscription_id=ids["prod"], name="Web (old)", location="westeurope", tags={"a": "ä"})
+    ids["data"] = tenant.add_group(subscription_id=ids["prod"], name="data", location="westeurope")
+    ids["lab"] = tenant.add_group(subscription_id=ids["dev"], name="lab", location="northeurope", tags={"Env": "DEV"})
+    for name, group, type_ in (
+        ("site", "web", "Microsoft.Web/sites"),
+        ("Failure Anomalies - site", "web", "microsoft.alertsManagement/smartDetectorAlertRules"),
+        ("sql", "data", "Microsoft.Sql/servers"),
+        ("vm", "lab", "Microsoft.Compute/virtualMachines"),
+    ):
+        ids[name] = tenant.create_resource(
+            group_id=ids[group], type=type_, name=name, tags={"owner": "O'Brien \\ Söhne"}
+        )
+    sandbox.clock.advance(timedelta(days=30))
+    return ids
+
+
+def test_the_first_run_is_full_and_fills_the_catalog(operator: Operator, estate: dict[str, str]) -> None:
+    figures = operator.sync()
+
+    assert operator.sandbox.compare().sentences() == []
+    assert figures["mode"] == "full"
+    assert figures["mode_reason"] == "no run has settled for this target yet"
+    assert figures["upserts"] == figures["accepted"] == len(estate)
+
+
+def test_a_run_with_nothing_new_delivers_nothing(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    before = operator.sandbox.port.counters()["requests"]
+
+    figures = operator.sync()
+
+    assert figures["mode"] == "incremental"
+    assert figures["accepted"] == 0
+    assert figures["unchanged"] == 5  # the containers; nothing else has a change record
+    assert operator.sandbox.port.counters()["requests"] == before
+
+
+Change = Callable[[Tenant, dict[str, str]], object]
+
+CHANGES: dict[str, Change] = {
+    "create a resource": lambda t, ids: t.create_resource(group_id=ids["lab"], type="Microsoft.Web/sites", name="new"),
+    "tag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags={"tier": "gold"}),
+    "untag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags=None),
+    "delete a resource": lambda t, ids: t.delete_resource(resource_id=ids["site"]),
+    "delete and recreate a resource": lambda t, ids: (
+        t.delete_resource(resource_id=ids["site"]),
+        t.recreate_resource(resource_id=ids["site"]),
+        t.tag_resource(resource_id=ids["site"], tags={"reborn": "yes"}),
+    ),
+    "recreate and delete a resource": lambda t, ids: (
+        t.delete_resource(resource_id=ids["site"]),
+        t.recreate_resource(resource_id=ids["site"]),
+        t.delete_resource(resource_id=ids["site"]),
+    ),
+    "move a resource to another group": lambda t, ids: t.move_resource(resource_id=ids["sql"], group_id=ids["web"]),
+    "move a resource to another subscription": lambda t, ids: t.move_resource(
+        resource_id=ids["sql"], group_id=ids["lab"]
+    ),
+    "create an empty group": lambda t, ids: t.add_group(
+        subscription_id=ids["dev"], name="New [1]", location="westeurope", tags={"q": 'say "x"'}
+    ),
+    "create a group with a resource": lambda t, ids: t.create_resource(
+        group_id=t.add_group(subscription_id=ids["dev"], name="new", location="westeurope"),
+        type="Microsoft.Web/sites",
+        name="in it",
+    ),
+    "retag a group": lambda t, ids: t.retag_group(group_id=ids["web"], tags={"Env": "prod", "名": "値"}),
+    "delete a group with all in it": lambda t, ids: t.delete_group(group_id=ids["web"]),
+    "delete a group and create it again, empty": lambda t, ids: (
+        t.delete_group(group_id=ids["data"]),
+        t.add_group(subscription_id=ids["prod"], name="data", location="westeurope"),
+    ),
+    "rename a subscription": lambda t, ids: t.rename_subscription(subscription_id=ids["prod"], name="Prod · EU"),
+    "retag a subscription": lambda t, ids: t.retag_subscription(subscription_id=ids["prod"], tags={"x": "y"}),
+    "add a subscription with content": lambda t, ids: t.create_resource(
+        group_id=t.add_group(subscription_id=t.add_subscription(name="Third"), name="g", location="westeurope"),
+        type="Microsoft.Web/sites",
+        name="far",
+    ),
+    "delete a subscription": lambda t, ids: t.remove_subscription(subscription_id=ids["dev"]),
+    "lose access to a subscription": lambda t, ids: t.lose_subscription(subscription_id=ids["dev"]),
+    "keep access to one group only": lambda t, ids: t.limit_subscription_to_group(
+        subscription_id=ids["prod"], group_id=ids["data"]
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_each_kind_of_change_is_in_the_catalog_after_one_tick(
+    operator: Operator, estate: dict[str, str], change: Change
+) -> None:
+    operator.sync()
+    change(operator.sandbox.tenant, estate)
+    assert operator.sandbox.compare().sentences() != []
+
+    operator.settles()
+
+
+def test_a_change_that_nobody_sees_is_not_delivered(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.touch_resource(resource_id=estate["sql"])
+
+    figures = operator.sync()
+
+    assert figures["records_read"] == 1
+    assert figures["accepted"] == 0
+
+
+def test_a_subscription_that_comes_back_is_read_again(operator: Operator, estate: dict[str, str]) -> None:
+    """What changed while access was lost has no change record in any later window."""
+    tenant = operator.sandbox.tenant
+    operator.sync()
+    tenant.lose_subscription(subscription_id=estate["dev"])
+    operator.sync()
+    tenant.create_resource(group_id=estate["lab"], type="Microsoft.Web/sites", name="meanwhile")
+    operator.clock.sleep(timedelta(days=1).total_seconds())
+    operator.sync()
+    tenant.regain_subscription(subscription_id=estate["dev"])
+
+    operator.settles()
+
+
+def test_more_than_one_page_of_changes_in_one_window(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.create_resources(
+        items=[{"group_id": estate["lab"], "type": "Microsoft.Web/sites", "name": f"site {n}"} for n in range(2345)]
+    )
+
+    figures = operator.sync()
+
+    assert figures["records_read"] == figures["upserts"] == figures["accepted"] == 2345
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_a_record_that_is_published_late_is_not_lost(operator: Operator, estate: dict[str, str]) -> None:
+    """The window of the script that we replace ends before the record appears."""
+    operator.sandbox.tenant.set_delays(record_delay=[280, 300])
+    operator.sync()
+    operator.clock.sleep(TICK.total_seconds() - 60)
+    operator.sandbox.tenant.create_resource(group_id=estate["lab"], type="Microsoft.Web/sites", name="late")
+    operator.clock.sleep(-TICK.total_seconds() + 60)
+    assert operator.sync()["accepted"] == 0
+
+    operator.settles()
+
+
+def test_a_long_pause_is_caught_up(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.delete_resource(resource_id=estate["vm"])
+    operator.clock.sleep(timedelta(days=6).total_seconds())
+
+    figures = operator.sync()
+
+    assert figures["mode"] == "incremental"
+    assert figures["window_minutes"] > timedelta(days=6) / timedelta(minutes=1)
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_a_pause_beyond_the_records_turns_the_run_full(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.delete_resource(resource_id=estate["vm"])
+    operator.clock.sleep(timedelta(days=20).total_seconds())
+
+    figures = operator.sync()
+
+    assert figures["mode_reason"] == "the watermark is older than 7 days"
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_a_full_sync_finds_what_no_record_told(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.grow(resources=3, records=False)
+
+    figures = operator.sync("full_sync")
+
+    assert figures["mode"] == "full"
+    assert figures["accepted"] >= 3
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_force_sends_everything_again(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+
+    figures = operator.sync("full_sync", mode="full", force=True)
+
+    assert figures["accepted"] == len(estate)
+    assert figures["unchanged"] == 0
+
+
+FILTERS = '{"include": {"ENV": "Dev"}, "exclude": {"temporary": "yes"}}'
+
+
+def test_tag_filters_and_types_select_what_is_in_the_catalog(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = operator.sandbox.tenant
+    scope: dict[str, Any] = {
+        "include": {"env": "dev"},
+        "exclude": {"Temporary": "YES"},
+        "resource_types": ["microsoft.compute/virtualmachines"],
+    }
+    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", FILTERS)
+    monkeypatch.setenv("RESOURCE_TYPES", '["MICROSOFT.Compute/virtualMachines"]')
+    operator.sync()
+    assert operator.sandbox.compare(**scope).sentences() == []
+
+    tenant.retag_group(group_id=estate["web"], tags={"eNv": "DEV"})
+    tenant.create_resource(group_id=estate["web"], type="Microsoft.Compute/virtualMachines", name="in")
+    tenant.create_resource(group_id=estate["web"], type="Microsoft.Web/sites", name="out")
+    operator.sync()
+    assert operator.sandbox.compare(**scope).sentences() == []
+
+    tenant.retag_group(group_id=estate["lab"], tags={"env": "dev", "Temporary": "Yes"})
+    figures = operator.sync()
+    assert figures["deletes"] == 2  # the group and the machine in it
+    assert operator.sandbox.compare(**scope).sentences() == []
+
+
+def test_another_scope_turns_the_run_full_and_removes_what_is_out(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.sync()
+    monkeypatch.setenv("RESOURCE_TYPES", '["Microsoft.Sql/servers"]')
+
+    figures = operator.sync()
+
+    assert figures["mode_reason"] == "the scope settings have changed"
+    assert operator.sandbox.compare(resource_types=["microsoft.sql/servers"]).sentences() == []
+
+
+def test_a_refused_delivery_fails_the_run_and_keeps_the_watermark(operator: Operator, estate: dict[str, str]) -> None:
+    """The script that we replace logs the failure, drops the event and ends with success."""
+    operator.sync()
+    operator.sandbox.tenant.tag_resource(resource_id=estate["sql"], tags={"poison": "yes"})
+    operator.sandbox.tenant.tag_resource(resource_id=estate["vm"], tags={"fine": "yes"})
+    operator.sandbox.faults.add(Fault("port", status=400, in_body="poison", times=None))
+
+    failed = operator.run()
+
+    assert not failed.success
+    assert re.search(r"Port refused 1 of 2 deliveries.*/servers/sql", failed_checks(failed)["deliveries_settled"])
+    figures = recorded(failed)
+    assert figures["accepted"] == 1
+    assert figures["refused"] == 1
+
+    operator.sandbox.faults.clear()
+    assert operator.sync()["accepted"] == 1
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_a_port_that_is_down_fails_the_run_with_its_reason(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sandbox.faults.add(Fault("port", status=503, times=None))
+
+    failed = operator.run()
+
+    assert not failed.success
+    sentence = failed_checks(failed)["deliveries_settled"]
+    assert "Port accepted nothing for 10 minutes (PORT_DELIVERY_DEADLINE_MINUTES): it answered 503" in sentence
+    operator.sandbox.faults.clear()
+    operator.settles()
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_wrong_webhook_stops_the_run_at_once(operator: Operator, estate: dict[str, str], status: int) -> None:
+    operator.sandbox.faults.add(Fault("port", status=status, times=None))
+
+    failed = operator.run()
+
+    sentence = failed_checks(failed)["deliveries_settled"]
+    assert "check PORT_WEBHOOK_" in sentence
+    assert operator.sandbox.environment()["PORT_WEBHOOK_INGEST_URL"] not in sentence
+
+
+BAD_SETTINGS = {
+    "PORT_WEBHOOK_INGEST_URL": ("", "PORT_WEBHOOK_INGEST_URL is not set.*make dev"),
+    "RESOURCE_TYPES": ("microsoft.web/sites", r"RESOURCE_TYPES is not valid JSON.*Write e\.g\. RESOURCE_TYPES="),
+    "RESOURCE_GROUP_TAG_FILTERS": ('{"includes": {}}', r"RESOURCE_GROUP_TAG_FILTERS is wrong.*Write e\.g\."),
+    "SUBSCRIPTION_BATCH_SIZE": ("1001", "SUBSCRIPTION_BATCH_SIZE is wrong.*1000"),
+    "CHANGE_WINDOW_MINUTES": ("soon", "CHANGE_WINDOW_MINUTES is wrong.*integer"),
+    "AZURE_SUBSCRIPTION_IDS": ('["prod"]', "AZURE_SUBSCRIPTION_IDS holds 'prod', which is not a subscription id"),
+    "AZURE_CLIENT_SECRET": ("wrong", "Azure refused the credentials: .*AADSTS7000215.*Check AZURE_TENANT_ID"),
+    "AZURE_TENANT_ID": ("", "AZURE_CLIENT_SECRET is set, but AZURE_TENANT_ID is not"),
+    "REQUESTS_CA_BUNDLE": ("/no/such/file.pem", "REQUESTS_CA_BUNDLE names /no/such/file.pem, which does not exist"),
+    "AZURE_PORT_SYNC_STATE_URL": ("oracle://x", "AZURE_PORT_SYNC_STATE_URL names oracle"),
+    "INCREMENTAL_SYNC_CRON": ("hourly", "INCREMENTAL_SYNC_CRON is not a cron schedule"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_a_bad_setting_fails_the_run_in_one_sentence(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    value, sentence = BAD_SETTINGS[name]
+    monkeypatch.setenv(name, value)
+
+    failed = operator.run()
+
+    assert not failed.success
+    (message,) = failure(failed).strip().splitlines()
+    assert re.search(sentence, message)
+    assert operator.sandbox.port.counters().get("requests", 0) == 0
+
+
+def test_two_targets_keep_their_states_apart(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.sync()
+    with Sandbox(estate=False) as other:
+        monkeypatch.setenv("PORT_WEBHOOK_INGEST_URL", other.environment()["PORT_WEBHOOK_INGEST_URL"])
+        monkeypatch.setenv("PORT_WEBHOOK_SECRET", other.environment()["PORT_WEBHOOK_SECRET"])
+        figures = operator.sync()
+
+        assert figures["mode_reason"] == "no run has settled for this target yet"
+        assert sum(len(entities) for entities in other.held().values()) == len(estate)
+
+
+def test_a_part_of_a_run_started_alone_says_which_job_to_launch(operator: Operator, estate: dict[str, str]) -> None:
+    """Delivering the change set of an older run would undo what happened since."""
+    operator.sync()
+
+    job = definitions(operator.clock).resolve_implicit_global_asset_job_def()
+    alone = job.get_subset(asset_selection={dg.AssetKey("port_deliveries")})
+    result = alone.execute_in_process(instance=operator.instance, raise_on_error=False)
+
+    assert not result.success
+    assert "launch the job incremental_sync" in failure(result)
+
+
+def test_all_counts_agree(operator: Operator, estate: dict[str, str]) -> None:
+    result = operator.run()
+
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks == dict.fromkeys(
+        (
+            "containers_match_azure",
+            "rows_match_azure",
+            "records_accounted_for",
+            "candidates_accounted_for",
+            "identifiers_valid",
+            "deliveries_match_change_set",
+            "deliveries_settled",
+        ),
+        True,
+    )

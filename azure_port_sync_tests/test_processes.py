@@ -1,0 +1,189 @@
+"""The real processes: the dagster commands, a schedule tick through the daemon, `make run`'s launcher."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from azure_port_sync.__main__ import has_credentials
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync.sync.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent
+MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+
+
+def run(
+    *command: str, folder: Path, environment: Mapping[str, str], timeout: float = 180
+) -> subprocess.CompletedProcess[str]:
+    """A command of this project's interpreter, in an environment that holds nothing but what is given."""
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**MACHINE, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture
+def seeded() -> Iterator[Sandbox]:
+    """A sandbox with its estate, on the machine's own clock."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    return folder
+
+
+def test_the_definitions_load_in_an_empty_environment(tmp_path: Path) -> None:
+    done = run(
+        "dagster", "definitions", "validate", "-m", "azure_port_sync.definitions", folder=tmp_path, environment={}
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_definitions_load_with_a_wrong_cron(tmp_path: Path) -> None:
+    """A location that does not load shows nothing at all; the run says what is wrong."""
+    wrong = {"INCREMENTAL_SYNC_CRON": "every now and then", "RESOURCE_TYPES": "["}
+    done = run(
+        "dagster", "definitions", "validate", "-m", "azure_port_sync.definitions", folder=tmp_path, environment=wrong
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_jobs_run_from_any_folder(seeded: Sandbox, home: Path, tmp_path: Path) -> None:
+    environment = {**seeded.environment(), "DAGSTER_HOME": str(home)}
+    for job in ("incremental_sync", "full_sync"):
+        command = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", job)
+        done = run(*command, folder=tmp_path, environment=environment)
+        assert done.returncode == 0, done.stderr
+
+    assert seeded.compare().sentences() == []
+    assert (home / "azure_port_sync" / "state.sqlite").exists()
+
+
+def test_without_settings_a_run_says_what_to_set(home: Path, tmp_path: Path) -> None:
+    command = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", "incremental_sync")
+    done = run(*command, folder=tmp_path, environment={"DAGSTER_HOME": str(home)})
+
+    assert done.returncode != 0
+    assert "PORT_WEBHOOK_INGEST_URL is not set" in done.stderr + done.stdout
+    assert "make dev" in done.stderr + done.stdout
+
+
+def test_a_schedule_tick_brings_the_catalog_up_to_date(
+    seeded: Sandbox, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon evaluates the schedule, the queue launches the run, and nobody has touched anything."""
+    environment = {**seeded.environment(), "DAGSTER_HOME": str(home), "INCREMENTAL_SYNC_CRON": "* * * * *"}
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "azure_port_sync.definitions",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        "0",
+    ]
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with (tmp_path / "dagster.log").open("w") as log:
+        daemon = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**MACHINE, **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            with dg.DagsterInstance.get() as instance:
+                run_ = _first_finished_run(instance, daemon)
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            daemon.wait(60)
+    assert run_.job_name == "incremental_sync"
+    assert run_.status is dg.DagsterRunStatus.SUCCESS
+    assert seeded.compare().sentences() == []
+
+
+def _first_finished_run(instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes]) -> dg.DagsterRun:
+    finished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+    for _ in range(360):
+        if runs := instance.get_runs(finished, limit=1):
+            return runs[0]
+        assert daemon.poll() is None, "dagster dev ended"
+        try:
+            daemon.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError("no run finished in three minutes")
+
+
+def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+
+    done = run("azure_port_sync", "run", folder=tmp_path, environment={})
+
+    assert done.returncode == 0, done.stderr
+    assert "full: no run has settled for this target yet" in done.stdout
+    assert "incremental: the watermark is recent and the scope is unchanged" in done.stdout
+    assert "The catalog equals the tenant." in done.stdout
+
+
+def test_the_launcher_does_a_real_run_where_a_webhook_is_set(seeded: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    lines = [f"{name}={value}" for name, value in seeded.environment().items()]
+    (tmp_path / ".env").write_text("\n".join(lines))
+
+    done = run("azure_port_sync", "run", folder=tmp_path, environment={})
+
+    assert done.returncode == 0, done.stderr
+    assert "sandbox" not in done.stdout
+    assert seeded.compare().sentences() == []
+
+
+def test_the_launcher_fails_when_the_run_fails(seeded: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    environment = {**seeded.environment(), "AZURE_CLIENT_SECRET": "wrong"}
+
+    done = run("azure_port_sync", "run", folder=tmp_path, environment=environment)
+
+    assert done.returncode == 1
+    assert "Azure refused the credentials" in done.stderr
+    assert "wrong" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"AZURE_CLIENT_ID": "x"}, "AZURE_CLIENT_ID is set, but PORT_WEBHOOK_INGEST_URL is not"),
+        ({"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "y"}, "AZURE_CLIENT_ID, AZURE_TENANT_ID are set, but PORT_WEB"),
+        ({"PORT_WEBHOOK_SECRET": "x"}, "PORT_WEBHOOK_SECRET is set, but PORT_WEBHOOK_INGEST_URL is not"),
+        ({"PORT_WEBHOOK_INGEST_URL": "ftp://x"}, "PORT_WEBHOOK_INGEST_URL is not the URL of a webhook"),
+    ],
+)
+def test_half_set_settings_are_an_error_and_never_the_sandbox(settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        has_credentials(settings)
+
+
+def test_empty_settings_mean_the_sandbox() -> None:
+    assert not has_credentials({"PORT_WEBHOOK_INGEST_URL": "", "AZURE_CLIENT_SECRET": " "})

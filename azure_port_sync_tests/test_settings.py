@@ -1,0 +1,243 @@
+"""The settings: one sentence for each mistake, an empty variable is an unset one, and secrets stay secret."""
+
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azure_port_sync.settings import Settings
+from azure_port_sync.sync.errors import SettingsError
+from azure_port_sync.sync.scope import Scope
+
+_GUID = "0B1F6471-1BF0-4DDA-AEC3-CB9272F09590"
+_LISTS = [
+    "AZURE_SUBSCRIPTION_IDS",
+    "AZURE_EXCLUDED_SUBSCRIPTION_IDS",
+    "AZURE_MANAGEMENT_GROUPS",
+    "RESOURCE_TYPES",
+    "EXTRA_RESOURCE_COLUMNS",
+]
+_SECRETS = {
+    "AZURE_CLIENT_SECRET": "client-secret-0123456789",
+    "PORT_WEBHOOK_INGEST_URL": "https://ingest.port.io/webhook-key-0123456789",
+    "PORT_WEBHOOK_SECRET": "webhook-secret-0123456789",
+    "AZURE_PORT_SYNC_STATE_URL": "postgresql://user:database-password-0123456789@host/database",
+}
+
+_BAD = [
+    *[(name, value) for name in _LISTS for value in ["a", "[", '"a"', "1", "null", '{"a": "b"}', "[1]", '["a", null]']],
+    ("AZURE_CLOUD", "germany"),
+    ("AZURE_CLOUD", "Public"),
+    ("AZURE_RESOURCE_MANAGER_URL", "management.azure.com"),
+    ("AZURE_RESOURCE_MANAGER_URL", "http://management.azure.com"),
+    ("AZURE_RESOURCE_MANAGER_URL", "https://"),
+    ("AZURE_AUTHORITY_HOST", "http://login.microsoftonline.com"),
+    ("AZURE_SUBSCRIPTION_IDS", '["production"]'),
+    ("AZURE_SUBSCRIPTION_IDS", f'["{_GUID}", "/subscriptions/{_GUID}"]'),
+    ("AZURE_EXCLUDED_SUBSCRIPTION_IDS", '[""]'),
+    ("SUBSCRIPTION_BATCH_SIZE", "0"),
+    ("SUBSCRIPTION_BATCH_SIZE", "1001"),
+    ("SUBSCRIPTION_BATCH_SIZE", "many"),
+    ("SUBSCRIPTION_BATCH_SIZE", "1.5"),
+    ("CHANGE_WINDOW_MINUTES", "0"),
+    ("CHANGE_WINDOW_MINUTES", "-15"),
+    ("CHANGE_WINDOW_MINUTES", "15 minutes"),
+    ("CHANGE_WINDOW_MINUTES", str(60 * 24 * 7 + 1)),
+    ("RESOURCE_TYPES", '["vaults"]'),
+    ("RESOURCE_TYPES", '["microsoft.web/sites\' or true"]'),
+    ("RESOURCE_TYPES", '["microsoft.web/"]'),
+    ("RESOURCE_GROUP_TAG_FILTERS", "env=prod"),
+    ("RESOURCE_GROUP_TAG_FILTERS", "[]"),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"env": "prod"}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"include": ["env"]}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": 1}}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": ["a", "b"]}}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": null}}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"includes": {"env": "prod"}}'),
+    ("EXTRA_RESOURCE_COLUMNS", '["tags"]'),
+    ("EXTRA_RESOURCE_COLUMNS", '["name"]'),
+    ("EXTRA_RESOURCE_COLUMNS", '["properties."]'),
+    ("EXTRA_RESOURCE_COLUMNS", '["sku | project id"]'),
+    ("EXTRA_RESOURCE_COLUMNS", "[\"properties['a']\"]"),
+    ("PORT_WEBHOOK_INGEST_URL", "ingest.port.io/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io"),
+    ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io/"),
+    ("PORT_WEBHOOK_INGEST_URL", "http://ingest.port.io/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "ftp://ingest.port.io/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "https:///key"),
+    ("PORT_WEBHOOK_INGEST_URL", "https://[ingest/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io:port/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io:99999/key"),
+    ("PORT_WEBHOOK_INGEST_URL", "http://localhost.example.com/key"),
+    ("PORT_MAX_CONCURRENCY", "0"),
+    ("PORT_MAX_CONCURRENCY", "101"),
+    ("PORT_MAX_CONCURRENCY", "ten"),
+    ("PORT_DELIVERY_DEADLINE_MINUTES", "0"),
+    ("PORT_DELIVERY_DEADLINE_MINUTES", "361"),
+    ("INCREMENTAL_SYNC_CRON", "every quarter of an hour"),
+    ("INCREMENTAL_SYNC_CRON", "*/15 * * *"),
+    ("FULL_SYNC_CRON", "61 3 * * *"),
+    ("REQUESTS_CA_BUNDLE", "/no/such/file.pem"),
+    ("SSL_CERT_FILE", "/no/such/file.pem"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), _BAD)
+def test_a_bad_value_is_one_sentence_with_an_example(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment({name: value})
+    text = str(error.value)
+    assert text.startswith(f"{name} ")
+    assert text.count(f"Write e.g. {name}=") == 1
+    assert "\n" not in text
+    assert "pydantic" not in text
+    assert error.value.__suppress_context__  # no traceback of the validation beside it
+
+
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.examples])
+def test_every_example_is_right(name: str) -> None:
+    example = str((Settings.model_fields[name].examples or [""])[0])
+    if name in {"REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"}:
+        return  # files of another machine
+    assert getattr(Settings.from_environment({name: example}), name) is not None
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith((".", ").")), name
+
+
+def test_several_mistakes_are_told_one_at_a_time() -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment({"SUBSCRIPTION_BATCH_SIZE": "0", "PORT_MAX_CONCURRENCY": "0"})
+    assert str(error.value).count("Write e.g.") == 1
+
+
+# -- empty is unset --------------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(["", " ", "\t"]))
+def test_an_empty_variable_is_an_unset_one(empty: str) -> None:
+    """A copied `.env` sets what it does not use to nothing."""
+    assert Settings.from_environment(dict.fromkeys(Settings.model_fields, empty)) == Settings.from_environment({})
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings.scope == Scope()
+    assert settings.change_window == timedelta(minutes=15)
+    assert settings.delivery_deadline == timedelta(minutes=10)
+    assert (settings.SUBSCRIPTION_BATCH_SIZE, settings.PORT_MAX_CONCURRENCY) == (1000, 10)
+    assert (settings.INCREMENTAL_SYNC_CRON, settings.FULL_SYNC_CRON) == ("*/15 * * * *", "7 3 * * *")
+    assert (settings.AZURE_CLOUD, settings.verify) == ("public", True)
+    assert settings.PORT_WEBHOOK_INGEST_URL is None
+    assert settings.AZURE_PORT_SYNC_STATE_URL is None
+
+
+def test_variables_of_others_are_no_mistake() -> None:
+    assert Settings.from_environment({"PATH": "/bin", "azure_cloud": "x"}) == Settings.from_environment({})
+
+
+# -- what they give --------------------------------------------------------------------------------------------------
+
+
+def test_lists_become_the_scope() -> None:
+    settings = Settings.from_environment(
+        {
+            "AZURE_SUBSCRIPTION_IDS": f'["{_GUID}", "{_GUID.lower()}"]',
+            "AZURE_EXCLUDED_SUBSCRIPTION_IDS": f'["{_GUID}"]',
+            "RESOURCE_TYPES": '["Microsoft.Web/Sites", "Microsoft.KeyVault/vaults"]',
+            "RESOURCE_GROUP_TAG_FILTERS": '{"include": {"Environment": "Production"}, "exclude": {"Temporary": ""}}',
+            "EXTRA_RESOURCE_COLUMNS": '["sku", "properties.provisioningState"]',
+        }
+    )
+    assert settings.scope == Scope(
+        subscription_ids=(_GUID.lower(),),
+        excluded_subscription_ids=(_GUID.lower(),),
+        resource_types=("microsoft.keyvault/vaults", "microsoft.web/sites"),
+        include_tags=(("environment", "production"),),
+        exclude_tags=(("temporary", ""),),
+        extra_columns=("properties.provisioningState", "sku"),
+    )
+
+
+def test_order_and_casing_do_not_change_the_fingerprint() -> None:
+    """Each change of it costs a full sync."""
+
+    def fingerprint(**environment: str) -> str:
+        return Settings.from_environment(environment).scope.fingerprint
+
+    one = fingerprint(RESOURCE_TYPES='["A.b/c", "d.e/f"]', RESOURCE_GROUP_TAG_FILTERS='{"include": {"A": "B"}}')
+    other = fingerprint(RESOURCE_TYPES='["D.E/F", "a.b/C"]', RESOURCE_GROUP_TAG_FILTERS='{"include": {"a": "b"}}')
+    assert one == other
+    apart = {
+        fingerprint(),
+        one,
+        fingerprint(RESOURCE_TYPES='["a.b/c"]'),
+        fingerprint(RESOURCE_GROUP_TAG_FILTERS='{"include": {"a": "b"}}'),
+        fingerprint(RESOURCE_GROUP_TAG_FILTERS='{"exclude": {"a": "b"}}'),
+        fingerprint(AZURE_SUBSCRIPTION_IDS=f'["{_GUID}"]'),
+        fingerprint(AZURE_EXCLUDED_SUBSCRIPTION_IDS=f'["{_GUID}"]'),
+        fingerprint(AZURE_MANAGEMENT_GROUPS=f'["{_GUID}"]'),
+        fingerprint(EXTRA_RESOURCE_COLUMNS='["sku"]'),
+    }
+    assert len(apart) == 9
+    assert fingerprint(CHANGE_WINDOW_MINUTES="60", SUBSCRIPTION_BATCH_SIZE="10") == fingerprint()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080/k", "http://localhost/k", "http://[::1]:1/k", "https://h/k"])
+def test_plain_http_is_for_loopback(url: str) -> None:
+    settings = Settings.from_environment({"PORT_WEBHOOK_INGEST_URL": url})
+    assert settings.PORT_WEBHOOK_INGEST_URL is not None
+    assert settings.PORT_WEBHOOK_INGEST_URL.get_secret_value() == url
+
+
+def test_tls_is_verified_against_a_private_authority(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.pem", tmp_path / "second.pem"
+    for file in (first, second):
+        file.touch()
+    both = {"REQUESTS_CA_BUNDLE": str(first), "SSL_CERT_FILE": str(second)}
+    assert Settings.from_environment(both).verify == str(first)
+    assert Settings.from_environment({"SSL_CERT_FILE": str(second)}).verify == str(second)
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_do_not_print_themselves() -> None:
+    settings = Settings.from_environment(_SECRETS)
+    texts = [repr(settings), str(settings), f"{settings}", repr(settings.model_dump()), settings.model_dump_json()]
+    for secret in _SECRETS.values():
+        assert not any(secret in text for text in texts)
+        assert not any(secret.rpartition("/")[2] in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ingest.port.io/webhook-key-0123456789",
+        "ingest.port.io/webhook-key-0123456789",
+        "https://[ingest/webhook-key-0123456789",
+        "https://ingest.port.io:port/webhook-key-0123456789",
+        "https://ingest\u2100.port.io/webhook-key-0123456789",
+        "webhook-key-0123456789",
+    ],
+)
+def test_a_bad_webhook_url_is_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment({"PORT_WEBHOOK_INGEST_URL": url})
+    shown = "".join(traceback.format_exception(error.value))
+    assert "webhook-key-0123456789" not in shown
+    context = error.value.__context__
+    assert "webhook-key-0123456789" not in f"{context!r} {context}"
+
+
+def test_another_mistake_shows_no_secret() -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment({**_SECRETS, "AZURE_CLOUD": "germany"})
+    shown = "".join(traceback.format_exception(error.value))
+    assert not any(secret in shown for secret in _SECRETS.values())
