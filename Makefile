@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help install run test dev sandbox check clean
+.PHONY: help install run test dev sandbox check docs clean
 
 help:
 	@echo "make run      sync once: your tenant when credentials are set, otherwise the embedded sandbox"
@@ -14,6 +14,7 @@ help:
 	@echo "make test     the tests"
 	@echo "make check    lint, types and definitions"
 	@echo "make sandbox  the sandbox alone: Azure and Port on loopback"
+	@echo "make docs     bring the settings table of the README up to date"
 	@echo "make install  only install"
 
 install: $(VENV)/.installed
@@ -31,6 +32,9 @@ run: install
 
 dev: install
 	@exec $(BIN)/python -m azure_port_sync dev
+
+docs: install
+	@$(BIN)/python -m azure_port_sync.docs
 
 sandbox: install
 	@exec $(BIN)/python -m azure_port_sync.sandbox

@@ -175,6 +175,16 @@ def test_a_row_deleted_after_the_last_page_was_begun_is_noticed(sandbox: Sandbox
     assert _read(reader.graph, convert=meddling) == wanted[1:]
 
 
+def test_fewer_rows_than_azure_claims_are_read_again(sandbox: Sandbox, reader: AzureReader) -> None:
+    """Resource Graph has been seen to answer with too few rows, and its users to delete what it left out."""
+    wanted = _fill(sandbox, 5)
+    rows = [{"id": one, "name": "x"} for one in wanted[:3]]
+    body = {"totalRecords": 5, "count": 3, "data": rows, "facets": [], "resultTruncated": "false"}
+    sandbox.faults.add(Fault("azure", status=200, body=body, path="/resources"))
+    assert _read(reader.graph) == wanted
+    assert reader.graph.usage.requests == 2
+
+
 def test_data_that_never_rests_is_given_up(sandbox: Sandbox, reader: AzureReader) -> None:
     wanted = iter(_fill(sandbox, 1500)[1:])
     meddling = _Meddling(lambda: sandbox.tenant.delete_resource(next(wanted)), times=10)

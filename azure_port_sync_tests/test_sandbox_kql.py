@@ -309,6 +309,7 @@ def test_any_text_can_be_asked_for(value: str) -> None:
         ("resources | order by tags asc", "Default"),
         ("resources | top 3 by properties.a", "Default"),
         ("resources | distinct tags", "Default"),
+        ("resources | where kind in ('a', 'b') | distinct tags", "Default"),
         ("resources | summarize count() by tags", "Default"),
         ("resources | summarize count() by x = properties.a", "Default"),
         ("resources | join (resourcecontainers | project id, tags) on tags", "Default"),
@@ -323,6 +324,11 @@ def test_what_resource_graph_refuses(small: World, query: str, code: str) -> Non
 def test_a_parser_failure_names_the_place(small: World) -> None:
     detail = small.refusal("resources\n| where name == 'a' or\n| count")
     assert (detail["line"], detail["token"], detail["expectedToken"]) == (3, "|", "Ǐ")
+
+
+def test_a_refusal_is_repeated(small: World) -> None:
+    for name in ("a", "b"):
+        assert small.refusal(f"resources | where name == '{name}' | order by tags asc")["code"] == "Default"
 
 
 def test_an_unknown_column_is_named(small: World) -> None:

@@ -72,6 +72,7 @@ class WebhookSink:
         self._session = requests.Session()
         self._session.verify = verify
         self._session.headers.update({"Content-Type": "application/json", "User-Agent": "azure_port_sync"})
+        self._session.auth = _no_netrc
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=concurrency)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -149,6 +150,11 @@ class WebhookSink:
         if state.outcome is not None and now >= self._quiet_until:  # all threads meet the same trouble
             self._quiet_until = now + _QUIET
             logger.warning("Port: %s; trying again", state.outcome.exception())
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The URL holds the key; without this, requests looks for a .netrc on disk before every event."""
+    return request
 
 
 def _wait(state: RetryCallState) -> float:

@@ -1,0 +1,90 @@
+"""How long a first sync and an idle tick take as whole processes, and what memory they need.
+
+Runs the job `incremental_sync` as an operator would, by `dagster job execute`, against a sandbox in another process:
+once over a tenant of N resources that Port knows nothing of, then a few times with nothing to do.
+
+    python -m bench.sync --resources 20000
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from azure_port_sync.sandbox.client import SandboxClient
+
+_COMMAND = [
+    sys.executable,
+    "-m",
+    "dagster",
+    "job",
+    "execute",
+    "-m",
+    "azure_port_sync.definitions",
+    "-j",
+    "incremental_sync",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resources", type=int, default=20_000)
+    parser.add_argument("--idle-runs", type=int, default=5)
+    parser.add_argument("--no-quota", action="store_true", help="lift Resource Graph's 15 requests in 5 seconds")
+    parser.add_argument("--count-only", action="store_true", help="Port counts events and maps none")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, _sandbox(Path(folder)) as client:
+        client.tenant("grow", resources=options.resources)
+        client.count_only(options.count_only)
+        if options.no_quota:
+            client.quota(None)
+        entities = sum(client.state()["tenant"].values())
+        environment = {**os.environ, **client.environment(), "DAGSTER_HOME": folder, "PYTHONWARNINGS": "ignore"}
+        seconds, megabytes = _run(environment, folder)
+        rate = entities / seconds
+        print(f"first sync of {entities:,} entities: {seconds:.1f} s, {rate:,.0f} entities/s, {megabytes:,.0f} MB")
+        idle = [_run(environment, folder) for _ in range(options.idle_runs)]
+        times = sorted(seconds for seconds, _ in idle)
+        print(
+            f"idle tick, {len(idle)} runs: median {median(times):.2f} s (min {times[0]:.2f}, max {times[-1]:.2f}), "
+            f"{max(megabytes for _, megabytes in idle):,.0f} MB"
+        )
+        if not options.count_only and not client.comparison()["equal"]:
+            sys.exit("the catalog differs from the tenant")
+
+
+def _run(environment: dict[str, str], folder: str) -> tuple[float, float]:
+    """Whole-process seconds and peak resident megabytes of one run."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        _COMMAND, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("a run failed")
+    return time.monotonic() - started, usage.ru_maxrss / 1024
+
+
+@contextmanager
+def _sandbox(folder: Path) -> Iterator[SandboxClient]:
+    command = [sys.executable, "-m", "azure_port_sync.sandbox", "--folder", str(folder), "--stop-with-stdin"]
+    announcement = folder / "sandbox.json"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        while not announcement.exists():
+            if process.poll() is not None:
+                sys.exit("the sandbox did not start")
+            time.sleep(0.1)
+        with SandboxClient(json.loads(announcement.read_text())["url"]) as client:
+            yield client
+        process.terminate()
+
+
+if __name__ == "__main__":
+    main()
