@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import dagster as dg
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from azure_port_sync.sync.errors import SettingsError
@@ -59,7 +60,7 @@ class TagFilters(BaseModel):
 class Settings(BaseModel):
     """All settings of a run, each under the name of its environment variable. Secrets never print themselves."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     AZURE_TENANT_ID: str | None = Field(None, description="Entra tenant of the app registration.")
     AZURE_CLIENT_ID: str | None = Field(None, description="Application (client) id of the app registration.")
@@ -176,7 +177,7 @@ class Settings(BaseModel):
     @field_validator("AZURE_RESOURCE_MANAGER_URL", "AZURE_AUTHORITY_HOST")
     @classmethod
     def _https(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https://[^/]+", value):
+        if value is not None and (_split(value).scheme != "https" or not _split(value).hostname):
             raise ValueError("is not an https:// address")
         return value
 
@@ -184,7 +185,7 @@ class Settings(BaseModel):
     @classmethod
     def _webhook_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            url = urlsplit(value.get_secret_value())
+            url = _split(value.get_secret_value())
             if url.scheme == "http" and url.hostname not in _LOOPBACK:
                 raise ValueError("is plain http, which would show the webhook's key to the network")
             if url.scheme not in ("http", "https") or not url.hostname or not url.path.strip("/"):
@@ -210,10 +211,21 @@ class Settings(BaseModel):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read all settings. Raises SettingsError, in one sentence with an example, for the first that is wrong."""
+        given = {name: value for name, value in environment.items() if value.strip()}
         try:
-            return cls.model_validate({name: value for name, value in environment.items() if value.strip()})
+            return cls.model_validate(given)
         except ValidationError as error:
-            raise SettingsError(_sentence(error)) from None
+            mistake = SettingsError(_sentence(error))
+        raise mistake  # from outside the handler: the cause would carry the value, which may be a secret
+
+    @model_validator(mode="after")
+    def _one_way_to_name_subscriptions(self) -> "Settings":
+        if self.AZURE_SUBSCRIPTION_IDS and self.AZURE_MANAGEMENT_GROUPS:
+            raise ValueError(
+                "AZURE_SUBSCRIPTION_IDS and AZURE_MANAGEMENT_GROUPS are both set, and Azure takes only one of them: "
+                "unset one, and use AZURE_EXCLUDED_SUBSCRIPTION_IDS to leave subscriptions out."
+            )
+        return self
 
     @property
     def scope(self) -> Scope:
@@ -242,6 +254,16 @@ class Settings(BaseModel):
         return self.REQUESTS_CA_BUNDLE or self.SSL_CERT_FILE or True
 
 
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty ones for a text that is none."""
+    try:
+        split = urlsplit(url)
+        _ = split.port  # raises where it is none
+    except ValueError:
+        split = SplitResult("", "", "", "", "")
+    return split
+
+
 def _each(values: tuple[str, ...], matches: Any, what: str) -> tuple[str, ...]:
     for value in values:
         if not matches(value):
@@ -252,6 +274,8 @@ def _each(values: tuple[str, ...], matches: Any, what: str) -> tuple[str, ...]:
 def _sentence(error: ValidationError) -> str:
     """The first mistake as one sentence: the variable, what is wrong, what right looks like."""
     mistake = error.errors(include_url=False)[0]
+    if not mistake["loc"]:
+        return str(mistake["ctx"]["error"])
     name = str(mistake["loc"][0])
     info = Settings.model_fields[name]
     if mistake["type"] == "value_error":

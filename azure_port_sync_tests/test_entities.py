@@ -118,8 +118,8 @@ def test_data_has_the_keys_of_the_guide() -> None:
         "subscriptionId": _SUB,
         "resourceGroup": "web =28old=29",
         "rgTags": {"team": "web"},
-        **_CHANGE,
     }
+    assert json.loads(seen["change"]) == _CHANGE
     assert seen["identifier"] == escaped.replace(" ", "_")
     assert (seen["azure_id"], seen["resource_group"]) == (_ID, "web (old)")
     assert (seen["present"], seen["in_scope"], seen["change_type"]) == (True, True, "Update")

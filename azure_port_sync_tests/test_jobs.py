@@ -123,21 +123,31 @@ def test_a_run_with_nothing_new_delivers_nothing(operator: Operator, estate: dic
 
 Change = Callable[[Tenant, dict[str, str]], object]
 
+
+def _delete_and_recreate(tenant: Tenant, ids: dict[str, str]) -> None:
+    tenant.delete_resource(resource_id=ids["site"])
+    tenant.recreate_resource(resource_id=ids["site"])
+    tenant.tag_resource(resource_id=ids["site"], tags={"reborn": "yes"})
+
+
+def _recreate_and_delete(tenant: Tenant, ids: dict[str, str]) -> None:
+    tenant.delete_resource(resource_id=ids["site"])
+    tenant.recreate_resource(resource_id=ids["site"])
+    tenant.delete_resource(resource_id=ids["site"])
+
+
+def _empty_a_group(tenant: Tenant, ids: dict[str, str]) -> None:
+    tenant.delete_group(group_id=ids["data"])
+    tenant.add_group(subscription_id=ids["prod"], name="data", location="westeurope")
+
+
 CHANGES: dict[str, Change] = {
     "create a resource": lambda t, ids: t.create_resource(group_id=ids["lab"], type="Microsoft.Web/sites", name="new"),
     "tag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags={"tier": "gold"}),
     "untag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags=None),
     "delete a resource": lambda t, ids: t.delete_resource(resource_id=ids["site"]),
-    "delete and recreate a resource": lambda t, ids: (
-        t.delete_resource(resource_id=ids["site"]),
-        t.recreate_resource(resource_id=ids["site"]),
-        t.tag_resource(resource_id=ids["site"], tags={"reborn": "yes"}),
-    ),
-    "recreate and delete a resource": lambda t, ids: (
-        t.delete_resource(resource_id=ids["site"]),
-        t.recreate_resource(resource_id=ids["site"]),
-        t.delete_resource(resource_id=ids["site"]),
-    ),
+    "delete and recreate a resource": _delete_and_recreate,
+    "recreate and delete a resource": _recreate_and_delete,
     "move a resource to another group": lambda t, ids: t.move_resource(resource_id=ids["sql"], group_id=ids["web"]),
     "move a resource to another subscription": lambda t, ids: t.move_resource(
         resource_id=ids["sql"], group_id=ids["lab"]
@@ -152,10 +162,7 @@ CHANGES: dict[str, Change] = {
     ),
     "retag a group": lambda t, ids: t.retag_group(group_id=ids["web"], tags={"Env": "prod", "名": "値"}),
     "delete a group with all in it": lambda t, ids: t.delete_group(group_id=ids["web"]),
-    "delete a group and create it again, empty": lambda t, ids: (
-        t.delete_group(group_id=ids["data"]),
-        t.add_group(subscription_id=ids["prod"], name="data", location="westeurope"),
-    ),
+    "delete a group and create it again, empty": _empty_a_group,
     "rename a subscription": lambda t, ids: t.rename_subscription(subscription_id=ids["prod"], name="Prod · EU"),
     "retag a subscription": lambda t, ids: t.retag_subscription(subscription_id=ids["prod"], tags={"x": "y"}),
     "add a subscription with content": lambda t, ids: t.create_resource(

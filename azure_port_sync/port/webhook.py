@@ -7,8 +7,10 @@ The ingest URL holds the webhook's key and is a secret: no error of this module 
 import hashlib
 import hmac
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -97,7 +99,7 @@ class WebhookSink:
             raise RefusedError(f"the event has {len(body):,} bytes; Port takes {MAX_EVENT_BYTES:,}")
         retrying = Retrying(
             retry=retry_if_exception_type(_TransientError),
-            wait=_wait,
+            wait=self._wait,
             stop=self._out_of_time,
             sleep=self._clock.sleep,
             before_sleep=self._before_retry,
@@ -117,19 +119,25 @@ class WebhookSink:
         if self._secret:
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
             headers[SIGNATURE_HEADER] = SIGNATURE_PREFIX + digest
-        try:
-            answer = self._session.post(self._url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
-        except requests.exceptions.SSLError:
-            raise PortError(
-                "Port's certificate was not accepted. Behind a private certificate authority, name its file in "
-                "REQUESTS_CA_BUNDLE."
-            ) from None
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise _TransientError(f"no answer ({type(error).__name__})") from None
-        if answer.ok:
+        answer = self._answer_to(body, headers)
+        if isinstance(answer, Exception):
+            raise answer
+        if 200 <= answer.status_code < 300:
             self._last_accepted = self._clock.now()
             return
         self._raise_for(answer)
+
+    def _answer_to(self, body: bytes, headers: Mapping[str, str]) -> requests.Response | Exception:
+        """Port's answer, or what to raise instead: not from here, because requests' errors name the URL."""
+        try:
+            return self._session.post(self._url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+        except requests.exceptions.SSLError:
+            return PortError(
+                "Port's certificate was not accepted. Behind a private certificate authority, name its file in "
+                "REQUESTS_CA_BUNDLE."
+            )
+        except requests.RequestException as error:
+            return _TransientError(f"no whole answer ({type(error).__name__})")
 
     def _raise_for(self, answer: requests.Response) -> None:
         status = answer.status_code
@@ -139,10 +147,24 @@ class WebhookSink:
             raise PortError(f"Port's webhook answered {status}: {_SETTING_STATUS[status]}.")
         if 300 <= status < 400:
             raise PortError(f"Port's webhook answered {status}, a redirect: check the host in PORT_WEBHOOK_INGEST_URL.")
-        raise RefusedError(f"Port answered {status}: {answer.text[:200]}")
+        raise RefusedError(f"Port answered {status}: {self._without_key(answer.text)[:200]}")
+
+    def _without_key(self, text: str) -> str:
+        """What a server says, without the address that it may repeat."""
+        key = urlsplit(self._url).path.strip("/")
+        return text.replace(self._url, "(webhook)").replace(key, "(key)")
+
+    def _time_left(self) -> float:
+        return (self._last_accepted + self._deadline - self._clock.now()).total_seconds()
 
     def _out_of_time(self, _state: RetryCallState) -> bool:
-        return self._clock.now() - self._last_accepted > self._deadline
+        return self._time_left() <= 0
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Back off with jitter; not less than Port asks for, and not past the deadline."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.wait if isinstance(error, _TransientError) else 0.0
+        return min(asked + float(_BACKOFF(state)), max(self._time_left(), 0.0))
 
     def _before_retry(self, state: RetryCallState) -> None:
         self.retries += 1
@@ -155,12 +177,6 @@ class WebhookSink:
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """The URL holds the key; without this, requests looks for a .netrc on disk before every event."""
     return request
-
-
-def _wait(state: RetryCallState) -> float:
-    """Back off with jitter, and never less than Port asks for."""
-    error = state.outcome.exception() if state.outcome else None
-    return float(_BACKOFF(state)) + (error.wait if isinstance(error, _TransientError) else 0.0)
 
 
 def _retry_after(answer: requests.Response, now: datetime) -> float:

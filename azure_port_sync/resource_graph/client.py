@@ -154,15 +154,15 @@ class ResourceGraph:
             management_groups=where.management_groups,
             options=QueryRequestOptions(top=top, skip_token=token, result_format="objectArray"),
         )
-        started = self._clock.now()
+        ends = self._clock.now() + _DEADLINE
 
-        def out_of_time(_state: RetryCallState) -> bool:
-            return self._clock.now() - started > _DEADLINE
+        def time_left() -> float:
+            return (ends - self._clock.now()).total_seconds()
 
         retrying = Retrying(
             retry=retry_if_exception(_is_transient),
-            wait=_wait,
-            stop=out_of_time,
+            wait=lambda state: min(_wait(state), max(time_left(), 0.0)),
+            stop=lambda _: time_left() <= 0,
             sleep=self._clock.sleep,
             before_sleep=self._before_retry,
             reraise=True,
@@ -221,7 +221,7 @@ def _is_network(error: BaseException | None) -> bool:
 
 
 def _wait(state: RetryCallState) -> float:
-    """Back off with jitter, and never less than the service asks for."""
+    """Back off with jitter, and not less than the service asks for."""
     error = state.outcome.exception() if state.outcome else None
     asked = (
         retry_after(cast("Any", error.response).headers)

@@ -56,7 +56,7 @@ def resources(
     """
     return _pipe(
         "resources",
-        _one_of("type", scope.resource_types, operator="in~"),
+        _one_of("type", scope.resource_types or None, operator="in~"),
         _not_excluded(scope),
         _one_of("tolower(id)", ids),
         "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
@@ -83,7 +83,7 @@ def resource_changes(scope: Scope, window: Window) -> str:
         "extend changeType = tostring(properties.changeType)",
         "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
         f"where changeTime > {instant(window.start)} and changeTime <= {instant(window.end)}",
-        _one_of("targetType", scope.resource_types),
+        _one_of("targetType", scope.resource_types or None),
         _not_excluded(scope),
         "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
         "project id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
@@ -106,13 +106,15 @@ def _pipe(table: str, *steps: str | None) -> str:
 
 
 def _one_of(expression: str, values: Iterable[str] | None, *, operator: str = "in") -> str | None:
-    if not values:
+    """Keep the rows whose expression is one of the values; None keeps all, and no value keeps none."""
+    if values is None:
         return None
-    return f"where {expression} {operator} ({', '.join(map(literal, values))})"
+    listed = ", ".join(map(literal, values))
+    return f"where {expression} {operator} ({listed})" if listed else "where false"
 
 
 def _not_excluded(scope: Scope) -> str | None:
-    return _one_of("subscriptionId", scope.excluded_subscription_ids, operator="!in~")
+    return _one_of("subscriptionId", scope.excluded_subscription_ids or None, operator="!in~")
 
 
 def _join_group_tags() -> str:

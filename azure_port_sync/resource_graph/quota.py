@@ -7,6 +7,7 @@ figure and then believes the answers, so a quota that support has raised is used
 
 import re
 import threading
+from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -14,6 +15,9 @@ from azure_port_sync.sync.clock import Clock
 
 DOCUMENTED_REQUESTS = 15
 DOCUMENTED_PERIOD = timedelta(seconds=5)
+
+#: Requests arrive later than they are sent, and not all by the same time.
+_SLACK = timedelta(seconds=0.3)
 
 
 class QuotaLimiter:
@@ -23,8 +27,8 @@ class QuotaLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._capacity = DOCUMENTED_REQUESTS
-        self._remaining = DOCUMENTED_REQUESTS
-        self._resets_at: datetime | None = None
+        self._sent: deque[datetime] = deque()
+        self._closed_until: datetime | None = None
         #: Seconds that requests have waited here, summed over threads.
         self.waited_seconds = 0.0
 
@@ -39,22 +43,29 @@ class QuotaLimiter:
         if remaining is None:
             return
         with self._lock:
-            self._capacity = max(self._capacity, remaining + 1)
-            self._remaining = min(self._remaining, remaining)
-            self._resets_at = self._clock.now() + (resets_after or DOCUMENTED_PERIOD)
+            now = self._clock.now()
+            used = self._in_period(now)
+            self._capacity = max(self._capacity, used + remaining)
+            if remaining == 0 and used < self._capacity:  # somebody else uses the same principal
+                self._closed_until = now + (resets_after or DOCUMENTED_PERIOD)
 
     def _take_or_wait(self) -> float:
         with self._lock:
             now = self._clock.now()
-            if self._resets_at is None or now >= self._resets_at:
-                self._remaining = self._capacity
-                self._resets_at = now + DOCUMENTED_PERIOD
-            if self._remaining > 0:
-                self._remaining -= 1
+            opens = self._closed_until or now
+            if self._in_period(now) >= self._capacity:
+                opens = max(opens, self._sent[0] + DOCUMENTED_PERIOD + _SLACK)
+            if opens <= now:
+                self._sent.append(now)
                 return 0.0
-            seconds = (self._resets_at - now).total_seconds()
+            seconds = (opens - now).total_seconds()
             self.waited_seconds += seconds
             return seconds
+
+    def _in_period(self, now: datetime) -> int:
+        while self._sent and self._sent[0] <= now - DOCUMENTED_PERIOD - _SLACK:
+            self._sent.popleft()
+        return len(self._sent)
 
 
 def quota_of(headers: Mapping[str, str]) -> tuple[int | None, timedelta | None]:

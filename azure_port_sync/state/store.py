@@ -66,7 +66,8 @@ class StateStore:
             connection.execute(self._insert(t.target).values(new).on_conflict_do_nothing())
             row = connection.execute(sa.select(t.target).where(t.target.c.target == target)).one()
             rows = connection.scalar(sa.select(sa.func.count()).where(t.ledger.c.target == target))
-        return TargetState(row.watermark, row.fingerprint, row.generation, rows or 0)
+        current = row.schema_version == t.SCHEMA_VERSION
+        return TargetState(row.watermark, row.fingerprint, row.generation, rows or 0, schema_is_current=current)
 
     def finish(self, plan: Plan) -> None:
         """Move the watermark to the end of the plan's window: every delivery of the run is settled.
@@ -293,7 +294,7 @@ class StateStore:
                 yield connection
         except sa.exc.DBAPIError as error:
             raise StateError(
-                f"The state store ({self._engine.url.render_as_string()}) cannot be used: {_first_line(error.orig)}. "
+                f"The state store ({_place(self._engine.url)}) cannot be used: {_first_line(error.orig)}. "
                 "Check AZURE_PORT_SYNC_STATE_URL and that the database can be written."
             ) from error
 
@@ -378,10 +379,15 @@ def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
+def _place(url: sa.URL) -> str:
+    """Where a database is, without what may be secret in its URL."""
+    return f"{url.get_backend_name()} at {url.host or 'this machine'}, {url.database}"
+
+
 def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise StateError(
             "AZURE_PORT_SYNC_STATE_URL is not a database URL; write e.g. "
             "postgresql://user:password@host/database or sqlite:////var/lib/azure_port_sync/state.sqlite."

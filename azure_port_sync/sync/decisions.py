@@ -5,6 +5,7 @@ newest change record. `decide` then looks at the candidate and at what the ledge
 of a row proves nothing by itself, so the steps above confirm it before they hand it in here.
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
+from pandas.api.typing import NAType
 
 from azure_port_sync.sync.entities import canonical, delete_data
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, Kind, Operation, frame_of, records
 
 DELETE_RECORD = "Delete"
 _KEY = ["kind", "identifier"]
+_RECORD = ["change_type", "change_time", "change"]
 
 
 class Verdict(StrEnum):
@@ -71,9 +74,9 @@ def _reduced(observations: pd.DataFrame) -> pd.DataFrame:
     newest = changes["change_time"] == changes.groupby(_KEY)["change_time"].transform("max")
     changes = changes[newest].assign(is_delete=lambda f: f["change_type"] == DELETE_RECORD)
     changes = changes.sort_values("is_delete", kind="stable")
-    live = changes.drop_duplicates(_KEY, keep="first").set_index(_KEY)[["change_type", "change_time"]]
-    dead = changes.drop_duplicates(_KEY, keep="last").set_index(_KEY)[["change_type", "change_time"]]
-    rows = rows.set_index(_KEY).drop(columns=["change_type", "change_time"])
+    live = changes.drop_duplicates(_KEY, keep="first").set_index(_KEY)[_RECORD]
+    dead = changes.drop_duplicates(_KEY, keep="last").set_index(_KEY)[_RECORD]
+    rows = rows.set_index(_KEY).drop(columns=_RECORD)
     present = rows["present"].astype(bool)
     joined = pd.concat([rows[present].join(live), rows[~present].join(dead)])
     return cast("pd.DataFrame", joined.reset_index()[OBSERVATION.names])
@@ -158,11 +161,17 @@ DELIVERY_PHASES: tuple[tuple[Operation, Kind], ...] = (
 def _operations(upserts: pd.DataFrame, deletes: pd.DataFrame) -> pd.DataFrame:
     parts = []
     if len(upserts):
-        parts.append(upserts.assign(operation=str(Operation.UPSERT))[CHANGE_SET.names])
+        data = list(map(_with_change, upserts["data"], upserts["change"]))
+        parts.append(upserts.assign(operation=str(Operation.UPSERT), data=data)[CHANGE_SET.names])
     if len(deletes):
         data = [canonical(delete_data(row)) for row in records(deletes)]
         parts.append(deletes.assign(operation=str(Operation.DELETE), data=data, hash=None)[CHANGE_SET.names])
     return pd.concat(parts) if parts else frame_of([], CHANGE_SET)
+
+
+def _with_change(data: str, change: str | NAType) -> str:
+    """`data` with what it is told of the newest change."""
+    return data if isinstance(change, NAType) else canonical({**json.loads(data), **json.loads(change)})
 
 
 def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:

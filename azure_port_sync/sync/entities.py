@@ -19,9 +19,9 @@ from azure_port_sync.sync.identity import (
 )
 from azure_port_sync.sync.rows import Kind
 
-#: Keys of `data` that do not say what the entity is: how it last changed, tags that belong to another entity, and a
-#: spelling that resource providers vary at will. An entity that differs only in them is `unchanged`.
-_NOT_HASHED = frozenset({"changeType", "changeTime", "changedProperties", "rgTags", "id"})
+#: Keys of `data` that do not say what the entity is: tags that belong to another entity, and a spelling that resource
+#: providers vary at will. An entity that differs only in them, or in how it last changed, is `unchanged`.
+_NOT_HASHED = frozenset({"rgTags", "id"})
 
 
 def canonical(data: Mapping[str, Any]) -> str:
@@ -83,17 +83,13 @@ def observed_row(
         data["rgTags"] = row["rgTags"]
     for position, path in enumerate(extra_columns):
         _set_path(data, path.split("."), row[f"extra{position}"])
-    hashed = content_hash(data)
-    if change is not None:
-        data |= change
     return {
         **columns,
         "present": True,
         "in_scope": bool(row["inScope"]),
-        "hash": hashed,
+        "hash": content_hash(data),
         "data": canonical(data),
-        "change_type": None if change is None else change["changeType"],
-        "change_time": None if change is None else parse_instant(change["changeTime"]),
+        **(_change_columns(change) if change is not None else {}),
     }
 
 
@@ -103,8 +99,15 @@ def observed_absence(azure_id: str, resource_type: str, change: Mapping[str, Any
         **identity(azure_id, resource_type, None),
         "present": False,
         "in_scope": False,
+        **_change_columns(change),
+    }
+
+
+def _change_columns(change: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "change_type": change["changeType"],
         "change_time": parse_instant(change["changeTime"]),
+        "change": canonical(change),
     }
 
 
@@ -131,4 +134,6 @@ def _set_path(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *parents, last = path
     for parent in parents:
         data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            return  # a part of a column that was also asked for as a whole, and has no parts here
     data[last] = value

@@ -51,6 +51,7 @@ OBSERVATION = pa.schema(
         *_CONTENT,
         ("change_type", pa.string()),  # Create, Update or Delete; null without a change record
         ("change_time", pa.timestamp("ns", tz="UTC")),
+        ("change", pa.string()),  # what `data` is told of that change, as JSON text
     ]
 )
 

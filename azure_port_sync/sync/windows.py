@@ -46,6 +46,7 @@ class TargetState:
     fingerprint: str | None
     generation: int
     ledger_rows: int
+    schema_is_current: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> 
     if state.watermark is None:
         return ("no run has settled for this target yet",)
     reasons = []
+    if not state.schema_is_current:
+        reasons.append("the state was written by another version")
     if state.ledger_rows == 0:
         reasons.append("the ledger is empty")
     if state.watermark > now:
