@@ -194,7 +194,7 @@ class ResourceGraph:
         try:
             return self._client.resources(request, raw_response_hook=keep_headers)
         finally:
-            self._limiter.learn(headers)
+            self._limiter.answered(headers)
             _refuse_partial_scope(headers)
 
     def _before_retry(self, state: RetryCallState) -> None:

@@ -16,56 +16,62 @@ from azure_port_sync.sync.clock import Clock
 DOCUMENTED_REQUESTS = 15
 DOCUMENTED_PERIOD = timedelta(seconds=5)
 
-#: Requests arrive later than they are sent, and not all by the same time.
-_SLACK = timedelta(seconds=0.3)
+#: How long to wait for an answer when every request that the quota has room for is in flight.
+_A_MOMENT = timedelta(seconds=0.1)
 
 
 class QuotaLimiter:
-    """Lets a request go when the quota has room, and otherwise waits on the clock."""
+    """Lets a request go when the quota has room, and otherwise waits on the clock.
+
+    A request counts from its start until a period after its answer, because Azure counts it when it arrives, which is
+    somewhere in between.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._capacity = DOCUMENTED_REQUESTS
-        self._sent: deque[datetime] = deque()
+        self._in_flight = 0
+        self._answered: deque[datetime] = deque()
         self._closed_until: datetime | None = None
         #: Seconds that requests have waited here, summed over threads.
         self.waited_seconds = 0.0
 
     def acquire(self) -> None:
-        """Return when one more request may be sent."""
+        """Return when one more request may be sent; `answered` must follow it."""
         while (seconds := self._take_or_wait()) > 0:
             self._clock.sleep(seconds)
 
-    def learn(self, headers: Mapping[str, str]) -> None:
-        """Take in what an answer says about the quota."""
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Count an answer (or the failure of a request: no headers), and take in what it says about the quota."""
         remaining, resets_after = quota_of(headers)
-        if remaining is None:
-            return
         with self._lock:
             now = self._clock.now()
-            used = self._in_period(now)
-            self._capacity = max(self._capacity, used + remaining)
-            if remaining == 0 and used < self._capacity:  # somebody else uses the same principal
+            self._in_flight -= 1
+            self._answered.append(now)
+            if remaining is None:
+                return
+            self._capacity = max(self._capacity, remaining + 1)
+            if remaining == 0 and self._used(now) < self._capacity:  # somebody else uses the same principal
                 self._closed_until = now + (resets_after or DOCUMENTED_PERIOD)
 
     def _take_or_wait(self) -> float:
         with self._lock:
             now = self._clock.now()
             opens = self._closed_until or now
-            if self._in_period(now) >= self._capacity:
-                opens = max(opens, self._sent[0] + DOCUMENTED_PERIOD + _SLACK)
+            if self._used(now) >= self._capacity:
+                opens = max(opens, self._answered[0] + DOCUMENTED_PERIOD if self._answered else now + _A_MOMENT)
             if opens <= now:
-                self._sent.append(now)
+                self._in_flight += 1
                 return 0.0
             seconds = (opens - now).total_seconds()
             self.waited_seconds += seconds
             return seconds
 
-    def _in_period(self, now: datetime) -> int:
-        while self._sent and self._sent[0] <= now - DOCUMENTED_PERIOD - _SLACK:
-            self._sent.popleft()
-        return len(self._sent)
+    def _used(self, now: datetime) -> int:
+        while self._answered and self._answered[0] <= now - DOCUMENTED_PERIOD:
+            self._answered.popleft()
+        return self._in_flight + len(self._answered)
 
 
 def quota_of(headers: Mapping[str, str]) -> tuple[int | None, timedelta | None]:
