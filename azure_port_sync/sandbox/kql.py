@@ -135,8 +135,6 @@ class QueryEngine:
         self._tenant = tenant
         self._clock = clock
         self._lock = threading.Lock()
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
-        self._checked: set[str] = set()
         self._results: OrderedDict[tuple[str, Scope, Layout], _Kept] = OrderedDict()
 
     def run(self, query: str, scope: Scope, layout: Layout = "objectArray") -> Result:
@@ -156,7 +154,7 @@ class QueryEngine:
     def _execute(self, key: tuple[str, Scope, Layout], now: datetime) -> Result:
         query, scope, layout = key
         with self._tenant.shown(scope, now) as db:
-            plan = self._plan(query, now, db)
+            plan = _plan(query, now, db)
             try:
                 values = {} if plan.timeless else {"kqlnow": now.replace(tzinfo=None)}
                 rows = db.sql(_as_json(plan, layout), params=values).to_arrow_table().column(0)
@@ -171,22 +169,29 @@ class QueryEngine:
             self._results[key] = _Kept(result, self._tenant.version, now, until)
             return result
 
-    def _plan(self, query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
-        if query in self._plans:
-            self._plans.move_to_end(query)
-            return self._plans[query]
+#: A plan rests on the query and on columns that all tenants share, so all engines of a process share the plans.
+_plans: OrderedDict[str, Plan] = OrderedDict()
+_checked: set[str] = set()
+_planning = threading.Lock()
+
+
+def _plan(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
+    with _planning:
+        if query in _plans:
+            _plans.move_to_end(query)
+            return _plans[query]
         tokens = tokenize(query)
         check(query, tokens)
         plain = rewrite(query, tokens)
         plan = translate(plain, now, db)
         # Types do not depend on what literals say, so queries that differ in nothing else are looked at once.
         shape = _shape(plain)
-        if (family := re.sub(r"\d+", "0", shape)) not in self._checked:
+        if (family := re.sub(r"\d+", "0", shape)) not in _checked:
             _check_keys(shape, now, db)
-            self._checked.add(family)
-        self._plans[query] = plan
-        if len(self._plans) > _KEPT_PLANS:
-            self._plans.popitem(last=False)
+            _checked.add(family)
+        _plans[query] = plan
+        if len(_plans) > _KEPT_PLANS:
+            _plans.popitem(last=False)
         return plan
 
 
