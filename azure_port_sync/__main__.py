@@ -162,7 +162,7 @@ def _summary(place: Place) -> str:
             ("mode", f"{changes['mode']}: {changes['mode_reason']}"),
             ("subscriptions", f"{changes['subscriptions']:,}"),
             ("groups", f"{changes['resource_groups']:,}, of which in scope {changes['resource_groups_in_scope']:,}"),
-            ("read", f"{changes['records_read']:,} change records, {changes['rows_read']:,} records and rows in all"),
+            ("read", f"{changes['records_read']:,} change records, {changes['rows_read'] - changes['records_read']:,} rows"),
             (
                 "decided",
                 f"{changes['upserts']:,} upserts, {changes['deletes']:,} deletes, {changes['unchanged']:,} unchanged",

@@ -45,6 +45,7 @@ from azure_port_sync.sandbox.tenant import Tenant, TenantError
 SIGNATURE_HEADER = "x-port-signature"
 _HERE = Path(__file__).parent
 _PAGE_SIZE = 100
+_ESTATE_AGE = timedelta(days=30)
 _PATIENCE_SECONDS = 20
 _SHOWN_ACTIVITIES = 60
 
@@ -70,7 +71,10 @@ class Sandbox:
         self.tenant = Tenant(self.clock, seed=seed)
         self.rng = random.Random(seed)  # noqa: S311  (believable, not secret)
         if estate:
+            # Most of an estate is older than Azure's change records, of which it keeps 14 days.
+            self.clock.advance(-_ESTATE_AGE)
             seed_estate(self.tenant)
+            self.clock.advance(_ESTATE_AGE)
         self.faults = Faults()
         self.port = Port(self.clock)
         self._webhook_key = secrets.token_urlsafe(16)
