@@ -153,7 +153,8 @@ def _summary(place: Place) -> str:
             for key in ("azure_change_set", "port_deliveries")
             if (event := instance.get_latest_materialization_event(dg.AssetKey(key))) and event.asset_materialization
         }
-    changes, deliveries = ({name: value.value for name, value in one.items()} for one in found.values())
+    figures: list[dict[str, Any]] = [{name: value.value for name, value in one.items()} for one in found.values()]
+    changes, deliveries = figures
     window = f"{_time(changes['window_start'])} to {_time(changes['window_end'])} UTC"
     return "\n".join(
         f"  {label:<14}{text}"
@@ -162,7 +163,10 @@ def _summary(place: Place) -> str:
             ("mode", f"{changes['mode']}: {changes['mode_reason']}"),
             ("subscriptions", f"{changes['subscriptions']:,}"),
             ("groups", f"{changes['resource_groups']:,}, of which in scope {changes['resource_groups_in_scope']:,}"),
-            ("read", f"{changes['records_read']:,} change records, {changes['rows_read'] - changes['records_read']:,} rows"),
+            (
+                "read",
+                f"{changes['records_read']:,} change records, {changes['rows_read'] - changes['records_read']:,} rows",
+            ),
             (
                 "decided",
                 f"{changes['upserts']:,} upserts, {changes['deletes']:,} deletes, {changes['unchanged']:,} unchanged",

@@ -17,6 +17,7 @@ from azure_port_sync.state import StateStore
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.decisions import Verdict, candidates, decide_all
 from azure_port_sync.sync.entities import identity
+from azure_port_sync.sync.errors import AzureError
 from azure_port_sync.sync.rows import OBSERVATION, Kind, concat, frame_of, records
 from azure_port_sync.sync.windows import Mode, Plan, plan
 
@@ -50,8 +51,18 @@ class Findings:
 
 
 def read_snapshot(reader: AzureReader) -> Reading:
-    """All subscriptions and resource groups that are readable now."""
-    return reader.containers()
+    """All subscriptions and resource groups that are readable now.
+
+    Raises AzureError when there is none: an identity that has lost its role must not empty the catalog.
+    """
+    reading = reader.containers()
+    if reading.frame.empty:
+        raise AzureError(
+            "Azure shows this identity no subscription at all; nothing was sent. Give it the role Reader on the "
+            "subscriptions to sync, and check AZURE_SUBSCRIPTION_IDS, AZURE_EXCLUDED_SUBSCRIPTION_IDS and "
+            "AZURE_MANAGEMENT_GROUPS."
+        )
+    return reading
 
 
 def decide_changes(

@@ -213,6 +213,17 @@ def test_a_subscription_that_comes_back_is_read_again(operator: Operator, estate
     operator.settles()
 
 
+def test_an_identity_that_sees_nothing_empties_no_catalog(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    for subscription in ("prod", "dev"):
+        operator.sandbox.tenant.lose_subscription(subscription_id=estate[subscription])
+
+    failed = operator.run()
+
+    assert "Azure shows this identity no subscription at all" in failure(failed)
+    assert len(operator.sandbox.held()["azureCloudResources"]) == 4
+
+
 def test_more_than_one_page_of_changes_in_one_window(operator: Operator, estate: dict[str, str]) -> None:
     operator.sync()
     operator.sandbox.tenant.create_resources(

@@ -220,6 +220,8 @@ def test_no_token_where_azure_gives_none(azure: Azure) -> None:
     limited = azure.ask("resources | project id | limit 1100")
     assert (limited.count, limited.total_records, limited.skip_token) == (1000, 1100, None)
     assert limited.result_truncated == "true"
+    skipping = azure.post({"query": "resources | order by id asc | limit 3", "options": {"$skip": 2}}).json()
+    assert skipping["count"] == 3  # a limit leaves $skip without effect
     dynamic = azure.ask("resources | project tags, properties")
     assert (dynamic.count, dynamic.skip_token, dynamic.result_truncated) == (1000, None, "true")
 

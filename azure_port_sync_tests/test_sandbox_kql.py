@@ -177,6 +177,7 @@ def test_hash_parts_rows_into_equal_shares(world: World) -> None:
     [
         ("resources | count", [3]),
         ("Resources | count", [3]),
+        ("Resources | join (ResourceContainers | project subscriptionId, x = 1) on subscriptionId | count", [4]),
         ("where type has 'storage' | project name", ["store"]),
         ("| where type has 'storage' | project name", ["store"]),
         ("project name | order by name desc", ["vm 1", "store", "db"]),
@@ -313,7 +314,7 @@ def test_any_text_can_be_asked_for(value: str) -> None:
         ("resources | summarize count() by tags", "Default"),
         ("resources | summarize count() by x = properties.a", "Default"),
         ("resources | join (resourcecontainers | project id, tags) on tags", "Default"),
-        ("resources | extend n = 1 | join (resourcecontainers | project m = name) on $left.n == $right.m", "Default"),
+        ("resources | extend n = 1 | join (resourcecontainers | project m = '1') on $left.n == $right.m", "Default"),
         ("resources | join (resourcecontainers | order by tags asc | project id) on id", "Default"),
     ],
 )

@@ -169,6 +169,7 @@ class QueryEngine:
             self._results[key] = _Kept(result, self._tenant.version, now, until)
             return result
 
+
 #: A plan rests on the query and on columns that all tenants share, so all engines of a process share the plans.
 _plans: OrderedDict[str, Plan] = OrderedDict()
 _checked: set[str] = set()
