@@ -1,6 +1,8 @@
 """The real processes: the dagster commands, a schedule tick through the daemon, `make run`'s launcher."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import requests
 
 from azure_port_sync.__main__ import has_credentials
 from azure_port_sync.sandbox.server import Sandbox
@@ -130,10 +133,7 @@ def _first_finished_run(instance: dg.DagsterInstance, daemon: subprocess.Popen[b
         if runs := instance.get_runs(finished, limit=1):
             return runs[0]
         assert daemon.poll() is None, "dagster dev ended"
-        try:
-            daemon.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
+        _wait_a_moment(daemon)
     raise AssertionError("no run finished in three minutes")
 
 
@@ -169,6 +169,48 @@ def test_the_launcher_fails_when_the_run_fails(seeded: Sandbox, tmp_path: Path) 
     assert done.returncode == 1
     assert "Azure refused the credentials" in done.stderr
     assert "wrong" not in done.stderr + done.stdout
+
+
+def test_make_dev_serves_the_ui_and_the_catalog_and_ctrl_c_stops_all(tmp_path: Path) -> None:
+    for name in ("dagster.yaml", "workspace.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with (tmp_path / "dev.log").open("w") as log:
+        dev = subprocess.Popen(
+            [sys.executable, "-m", "azure_port_sync", "dev"],
+            cwd=tmp_path,
+            env={**MACHINE, "PYTHONUNBUFFERED": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the whole group
+        )
+        try:
+            addresses = [_served(tmp_path / "dev.log", label, dev) for label in ("Dagster UI", "Port's catalog")]
+        finally:
+            os.killpg(dev.pid, signal.SIGINT)
+            dev.wait(60)
+
+    for address in addresses:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(address, timeout=10)
+
+
+def _served(log: Path, label: str, process: subprocess.Popen[bytes]) -> str:
+    """The address that the launcher prints behind a label, once something answers there."""
+    for _ in range(240):
+        if found := re.search(rf"{label}\s+(http://\S+)", log.read_text()):
+            try:
+                if requests.get(found[1], timeout=10).ok:
+                    return found[1]
+            except requests.ConnectionError:
+                pass
+        assert process.poll() is None, log.read_text()
+        _wait_a_moment(process)
+    raise AssertionError(f"nothing answered: {log.read_text()}")
+
+
+def _wait_a_moment(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
 
 
 @pytest.mark.parametrize(
