@@ -8,6 +8,7 @@ variable that holds one, so none can end up in run config, in the launchpad or i
 import base64
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,11 @@ class _Resource(dg.ConfigurableResource[Any]):
         if self._problem is not None:
             raise self._problem
 
-    def _open(self, context: dg.InitResourceContext) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self, context: dg.InitResourceContext) -> None: ...
 
-    def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close(self) -> None: ...
 
 
 class AzureResource(_Resource):
