@@ -101,9 +101,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         metadata={
             "dagster/row_count": len(subscriptions),
             "subscriptions": _table(
-                subscriptions.merge(
-                    groups.groupby("subscription_id").size().rename("groups").reset_index(), how="left"
-                ),
+                _with_group_counts(subscriptions, groups),
                 ["name", "subscription_id", "groups"],
             ),
             "query": _kql(reading.query),
@@ -160,7 +158,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
             "identifiers_valid",
             asset="azure_change_set",
             blocking=True,
-            description="Every identifier is one that Port accepts, and no two entities of a kind share one.",
+            description="Every identifier is one that Port accepts, and none is told twice.",
         ),
     ],
 )
@@ -251,6 +249,11 @@ def _change_set_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.Asset
 
 def _operations(findings: Findings) -> int:
     return findings.verdicts[Verdict.UPSERT] + findings.verdicts[Verdict.DELETE]
+
+
+def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    counts = groups.groupby("subscription_id").size()
+    return subscriptions.assign(groups=subscriptions["subscription_id"].map(counts).fillna(0).astype(int))
 
 
 # -- port -----------------------------------------------------------------------------------------------------------
@@ -390,6 +393,7 @@ def _findings_metadata(findings: Findings, frame: pd.DataFrame) -> dict[str, Any
         "pending": findings.verdicts[Verdict.PENDING],
         "unknown_deletes": findings.verdicts[Verdict.UNKNOWN_DELETE],
         "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
+        "colliding": findings.verdicts[Verdict.COLLIDING],
     }
 
 
@@ -424,7 +428,11 @@ def _table(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:
     """The first rows of a frame."""
     shown = frame[columns].head(_SHOWN).astype(object)
     shown = shown.where(shown.notna(), None)
-    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in columns])
-    return dg.TableMetadataValue(
-        [dg.TableRecord({k: v if v is None else str(v) for k, v in row.items()}) for row in records(shown)], schema
-    )
+    schema = dg.TableSchema([dg.TableColumn(name, _column_type(frame[name])) for name in columns])
+    return dg.TableMetadataValue([dg.TableRecord(row) for row in records(shown)], schema)
+
+
+def _column_type(column: "pd.Series[Any]") -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "bool"
+    return "int" if pd.api.types.is_integer_dtype(column) else "string"

@@ -27,6 +27,7 @@ _ACTIVE = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.SUSPENDED,
     dg.DagsterRunStatus.CANCELING,
 ]
 
@@ -58,11 +59,13 @@ def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Launches {job_name} at {cron} UTC ({setting}), unless a sync is already under way.",
+        description=f"Launches {job_name} at {cron} UTC ({setting}), unless one is already under way.",
     )
     def launch(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        # A full sync may wait in the queue behind an incremental one: to skip it would put it off for a day.
+        waits_for = "full_sync" if job_name == "full_sync" else None
         active = context.instance.get_run_records(
-            dg.RunsFilter(tags={SINGLETON_TAG: "sync"}, statuses=_ACTIVE), limit=1
+            dg.RunsFilter(job_name=waits_for, tags={SINGLETON_TAG: "sync"}, statuses=_ACTIVE), limit=1
         )
         if active:
             run = active[0].dagster_run

@@ -6,7 +6,7 @@ as plain numbers, for whoever shows them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pandas as pd
 
@@ -18,8 +18,8 @@ from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.decisions import Verdict, candidates, decide_all
 from azure_port_sync.sync.entities import identity
 from azure_port_sync.sync.errors import AzureError
-from azure_port_sync.sync.rows import OBSERVATION, Kind, concat, frame_of, records
-from azure_port_sync.sync.windows import Mode, Plan, plan
+from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, frame_of, records
+from azure_port_sync.sync.windows import Mode, Plan, Window, plan
 
 #: How long a change record may wait for its row before the entity counts as deleted.
 PENDING_FOR = timedelta(hours=24)
@@ -106,7 +106,7 @@ class _Deciding:
         )
         self._observe_containers(run_plan)
         subscriptions = sorted(set(self.snapshot["subscription_id"]))
-        new_subscriptions = self.store.new_subscriptions(self.target, subscriptions, now)
+        new_subscriptions = self.store.begin_reading(self.target, subscriptions, now)
         pending = self.store.pending(self.target)
         if run_plan.mode is Mode.FULL:
             self._observe_rows(self.reader.inventory(subscriptions), "inventory")
@@ -114,6 +114,7 @@ class _Deciding:
             self._observe_new(new_subscriptions, run_plan)
         self._observe_pending(pending)
         self._observe_changes(run_plan, subscriptions)
+        self._observe_tombstoned(now)
         if run_plan.mode is Mode.FULL:
             self._observe_absent_resources()
         frame = self._decide(run_plan, pending)
@@ -134,16 +135,24 @@ class _Deciding:
         gone = missing[~missing["identifier"].isin(still_there["identifier"])]
         self.observations += [snapshot, still_there, _absences(gone)]
         if run_plan.mode is Mode.INCREMENTAL:
-            left = snapshot[~snapshot["in_scope"]]
-            emptied = pd.concat([gone, left[left["identifier"].isin(known["identifier"])]])
-            pairs = list(zip(emptied["subscription_id"], emptied["resource_group"], strict=True))
-            self.observations.append(_absences(self.store.known_resources_in(self.target, pairs)))
+            self._observe_emptied(snapshot, still_there, known)
+
+    def _observe_emptied(self, snapshot: pd.DataFrame, still_there: pd.DataFrame, known: pd.DataFrame) -> None:
+        """The known resources of containers that are gone or out of scope, whether or not Port knows the container.
+
+        A container that Azure does not show yet, and that Port does not know, proves nothing.
+        """
+        shown = _pairs(snapshot) | _pairs(still_there)
+        kept = _pairs(snapshot[snapshot["in_scope"]]) | _pairs(still_there[still_there["in_scope"]])
+        held = set(self.store.groups_with_resources(self.target))
+        emptied = sorted((held - kept) & (shown | _pairs(known)))
+        self.observations.append(_absences(self.store.known_resources_in(self.target, emptied)))
 
     def _observe_new(self, new_subscriptions: list[str], run_plan: Plan) -> None:
         """The resources of containers that no settled run has read: no change record need exist for them."""
         if new_subscriptions:
             self._observe_rows(self.reader.inventory(new_subscriptions), "inventory of new subscriptions")
-        settled = self.known[self.known["generation"] < run_plan.generation]
+        settled = self.known[self.known["complete_after"] < run_plan.generation]
         groups = self.snapshot[(self.snapshot["kind"] == Kind.RESOURCE_GROUP) & self.snapshot["in_scope"]]
         new = groups[
             ~groups["identifier"].isin(settled["identifier"]) & ~groups["subscription_id"].isin(new_subscriptions)
@@ -170,7 +179,7 @@ class _Deciding:
         self._count(reading)
         self.findings.records_read = reading.rows
         self.findings.records_reduced = len(candidates(reading.frame))
-        self.findings.records_superseded = int(reading.frame.duplicated(["kind", "identifier"]).sum())
+        self.findings.records_superseded = reading.rows - len({id_.lower() for id_ in reading.frame["azure_id"]})
         self.findings.queries["change records"] = reading.query
 
     def _observe_pending(self, pending: pd.DataFrame) -> None:
@@ -189,6 +198,23 @@ class _Deciding:
             for row in records(pending)
         ]
         self.observations.append(frame_of(waiting, OBSERVATION))
+
+    def _observe_tombstoned(self, now: datetime) -> None:
+        """Rows of which a Delete record is known and no newer one was read: their records, wherever they lay.
+
+        They may be rows that Azure still shows after a deletion, or have come back while nothing read their records.
+        """
+        buried = self.store.tombstones(self.target, now)
+        if buried.empty:
+            return
+        shown = candidates(concat(self.observations, OBSERVATION))
+        in_doubt = shown[
+            shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])
+        ]
+        if len(in_doubt):
+            since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
+            window = Window(since.to_pydatetime() - timedelta(seconds=1), now)
+            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], window), "records of resources in doubt")
 
     def _observe_absent_resources(self) -> None:
         """The known resources that no read has shown, each asked for by id, because absence proves nothing."""
@@ -210,7 +236,8 @@ class _Deciding:
             comparison.known,
             unchanged=comparison.unchanged,
             force=run_plan.force,
-            delete_unknown=run_plan.known_before == 0,
+            # Whoever filled the catalog before us left ghosts; until a run has settled, they are ours to remove.
+            delete_unknown=run_plan.planned_from is None or run_plan.known_before == 0,
         )
         self.findings.candidates = len(found)
         self.findings.verdicts = decisions.verdicts
@@ -222,7 +249,13 @@ class _Deciding:
             deleted=undecided,
             now=run_plan.window.end,
         )
+        self.store.read_again(run_plan, sorted(_pairs(decisions.deleted_for_scope)))
         return decisions.change_set
+
+
+def _pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    """The (subscription id, resource group) pairs of these rows."""
+    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
 
 
 def _absences(known: pd.DataFrame) -> pd.DataFrame:
@@ -259,6 +292,9 @@ def deliver_changes(
     settled this target since the change set was planned.
     """
     store.check_plan(change_set.plan)
+    frame = change_set.frame
+    gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
+    store.begin_deleting_containers(change_set.plan, records(gone))
     report = deliver(change_set.frame, sink, _Settlements(store, clock, change_set.plan), progress=progress)
     if report.unsettled == 0:
         store.finish(change_set.plan)

@@ -5,6 +5,8 @@ another run's payload. Here a value belongs to the run that made it; a step that
 which job to launch.
 """
 
+import shutil
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +20,9 @@ from azure_port_sync.steps import ChangeSet
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, to_frame, to_table
 from azure_port_sync.sync.windows import Plan
 
+#: No run lives longer than a day, and nothing else reads its values.
+_KEPT_SECONDS = 24 * 60 * 60
+
 _PLAN = TypeAdapter(Plan)
 _PLAN_KEY = b"azure_port_sync.plan"
 
@@ -30,7 +35,12 @@ class RunValues(dg.ConfigurableIOManager):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.instance is None or context.run_id is None:
             raise dg.DagsterInvariantViolationError("values between assets need a run")
-        self._folder = instance_folder(context.instance) / "values" / context.run_id
+        values = instance_folder(context.instance) / "values"
+        values.mkdir(exist_ok=True)
+        for old in values.iterdir():
+            if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        self._folder = values / context.run_id
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | ChangeSet) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -120,8 +120,8 @@ def test_a_schedule_tick_brings_the_catalog_up_to_date(
             with dg.DagsterInstance.get() as instance:
                 run_ = _first_finished_run(instance, daemon)
         finally:
-            os.killpg(daemon.pid, signal.SIGTERM)
-            daemon.wait(60)
+            os.killpg(daemon.pid, signal.SIGINT)
+            daemon.wait(120)
     assert run_.job_name == "incremental_sync"
     assert run_.status is dg.DagsterRunStatus.SUCCESS
     assert seeded.compare().sentences() == []
@@ -187,7 +187,7 @@ def test_make_dev_serves_the_ui_and_the_catalog_and_ctrl_c_stops_all(tmp_path: P
             addresses = [_served(tmp_path / "dev.log", label, dev) for label in ("Dagster UI", "Port's catalog")]
         finally:
             os.killpg(dev.pid, signal.SIGINT)
-            dev.wait(60)
+            dev.wait(120)
 
     for address in addresses:
         with pytest.raises(requests.ConnectionError):

@@ -362,7 +362,7 @@ def test_a_plan_settles_once(store: StateStore) -> None:
 
 def test_new_subscriptions_are_those_that_no_settled_run_read(store: StateStore) -> None:
     def read(*ids: str) -> list[str]:
-        return store.new_subscriptions("t", ids, NOW)
+        return store.begin_reading("t", ids, NOW)
 
     plan = _plan(store)
     assert read("b", "a") == ["a", "b"]
@@ -378,12 +378,12 @@ def test_new_subscriptions_are_those_that_no_settled_run_read(store: StateStore)
 def test_a_subscription_that_returns_is_new(store: StateStore) -> None:
     """What changed while it could not be read left no record that can be read now."""
     plan = _plan(store)
-    store.new_subscriptions("t", ["a", "b"], NOW)
+    store.begin_reading("t", ["a", "b"], NOW)
     store.finish(plan)
     plan = _plan(store)
-    assert store.new_subscriptions("t", ["a"], NOW) == []
+    assert store.begin_reading("t", ["a"], NOW) == []
     store.finish(plan)
-    assert store.new_subscriptions("t", ["a", "b"], NOW) == ["b"]
+    assert store.begin_reading("t", ["a", "b"], NOW) == ["b"]
 
 
 def test_containers_of_a_run_that_did_not_settle_have_its_generation(store: StateStore) -> None:
@@ -487,7 +487,7 @@ def test_targets_are_apart(store: StateStore) -> None:
     _tell(store, *map(_operation, rows))
     _facts(store, pending=[_absent(_resource("p"), change_type="Create", change_time=NOW)])
     _facts(store, deleted=[_absent(_resource("q"), change_type="Delete", change_time=NOW)])
-    store.new_subscriptions("t", [_SUB], NOW)
+    store.begin_reading("t", [_SUB], NOW)
     store.finish(_plan(store))
 
     assert store.target_state("u").ledger_rows == 0
@@ -496,7 +496,7 @@ def test_targets_are_apart(store: StateStore) -> None:
     assert store.known_containers("u").empty
     assert store.known_resources_in("u", [(_SUB, "web")]).empty
     assert store.absent("u", _frame()).empty
-    assert store.new_subscriptions("u", [_SUB], NOW) == [_SUB]
+    assert store.begin_reading("u", [_SUB], NOW) == [_SUB]
     _tell(store, _operation(_subscription(), "delete"), target="u")
     assert store.target_state("t").ledger_rows == 3
 

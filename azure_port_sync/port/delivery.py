@@ -78,7 +78,8 @@ def deliver(
     """
     report = DeliveryReport(total=len(change_set))
     sink.start()
-    with ThreadPoolExecutor(sink.concurrency, thread_name_prefix="port") as pool:
+    pool = ThreadPoolExecutor(sink.concurrency, thread_name_prefix="port")
+    try:
         for group in _groups(change_set):
             settlements.begin_sending(group)
             sending = {pool.submit(sink.send, event(row)): row for row in group}
@@ -90,6 +91,9 @@ def deliver(
                         future.cancel()
             if report.error is not None:
                 break
+    finally:
+        # Whatever ends this (a cancelled run, a lost store), what has not been sent is not sent any more.
+        pool.shutdown(cancel_futures=True)
     return report
 
 

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pyarrow as pa
@@ -37,6 +37,7 @@ _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _DEADLINE = timedelta(minutes=5)
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 _READ_AGAIN = 4
+_PROGRESS = timedelta(seconds=10)
 
 Page = list[dict[str, Any]]
 
@@ -61,6 +62,7 @@ class Where:
 class _Pages:
     """What has been seen while paging, to notice that the data moved underneath."""
 
+    told_at: datetime
     total: int | None = None
     rows: int = 0
     ids: set[int] = field(default_factory=set)
@@ -73,8 +75,8 @@ class _Pages:
         self.total = total
 
 
-class _DataMovedError(Exception):
-    """Rows came twice, or their number changed, while their pages were read."""
+class DataMovedError(AzureError):
+    """Rows came twice, or their number changed, each time that their pages were read."""
 
 
 class ResourceGraph:
@@ -109,15 +111,17 @@ class ResourceGraph:
         twice, or the number of rows changes), the whole is read again, up to four times in all.
         """
         for _ in range(_READ_AGAIN):
-            try:
-                seen = _Pages()
-                return [convert(page) for page in self._pages(query, where, seen)], seen.total or 0
-            except _DataMovedError:
-                continue
-        raise AzureError(
+            seen = _Pages(self._clock.now())
+            tables = []
+            for page in self._pages(query, where, seen):
+                if seen.moved:
+                    break
+                tables.append(convert(page))
+            if not seen.moved and seen.rows == seen.total:
+                return tables, seen.total
+        raise DataMovedError(
             f"The result of a query changed {_READ_AGAIN} times while it was being read, so it cannot be known to "
-            "be complete; nothing was sent. The next run tries again. If this persists, set a smaller "
-            "SUBSCRIPTION_BATCH_SIZE, e.g. 100."
+            "be complete; nothing was sent. The next run tries again."
         )
 
     def _pages(self, query: str, where: Where, seen: _Pages) -> Iterator[Page]:
@@ -133,8 +137,7 @@ class ResourceGraph:
                 raise _refused(error) from error
             page = cast("Page", response.data)  # a list, because the answer is asked for as objects
             seen.add(page, response.total_records)
-            if seen.moved:
-                raise _DataMovedError
+            self._tell_progress(seen)
             yield page
             token = response.skip_token
             if token is None:
@@ -144,8 +147,12 @@ class ResourceGraph:
                 "Azure Resource Graph cut a result short and offers no next page, so rows are missing; nothing was "
                 "sent. Set a smaller SUBSCRIPTION_BATCH_SIZE, e.g. 100."
             )
-        if seen.rows != seen.total:
-            raise _DataMovedError
+
+    def _tell_progress(self, seen: _Pages) -> None:
+        now = self._clock.now()
+        if now - seen.told_at >= _PROGRESS:
+            seen.told_at = now
+            logger.info("Azure: %s of %s rows read", f"{seen.rows:,}", f"{seen.total:,}")
 
     def _ask(self, query: str, where: Where, token: str | None, top: int) -> QueryResponse:
         request = QueryRequest(

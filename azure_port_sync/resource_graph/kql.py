@@ -70,11 +70,12 @@ def resources(
     )
 
 
-def resource_changes(scope: Scope, window: Window) -> str:
+def resource_changes(scope: Scope, window: Window, ids: Sequence[str] | None = None) -> str:
     """The change records of the window, each with the current row of its resource and whether that is in scope.
 
     Records are read raw, because `summarize` is documented as simplified. Creates and updates of rows out of scope
-    are dropped; Delete records and records without a row never are. `rowId` is empty where there is no row.
+    are dropped; Delete records and records without a row never are. `rowId` is empty where there is no row. With
+    `ids` (lower-case), the records of these resources alone, and all of them.
     """
     return _pipe(
         "resourcechanges",
@@ -84,6 +85,7 @@ def resource_changes(scope: Scope, window: Window) -> str:
         "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
         f"where changeTime > {instant(window.start)} and changeTime <= {instant(window.end)}",
         _one_of("targetType", scope.resource_types or None),
+        _one_of("tolower(targetId)", ids),
         _not_excluded(scope),
         "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
         "project id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
@@ -94,7 +96,7 @@ def resource_changes(scope: Scope, window: Window) -> str:
         ") on $left.targetKey == $right.rowKey",
         _join_group_tags(),
         f"extend inScope = {_tag_filter(scope, 'rgTags')}",
-        "where changeType =~ 'Delete' or isempty(rowId) or inScope",
+        None if ids is not None else "where changeType =~ 'Delete' or isempty(rowId) or inScope",
         "project id, targetId, targetType, changeType, changeTime, changedProperties, "
         f"rowId, rowName, rowType, rowLocation, rowTags, rgTags, inScope{_extra_names(scope)}",
         "order by id asc",

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.resource_graph import kql
-from azure_port_sync.resource_graph.client import Page, ResourceGraph, Where
+from azure_port_sync.resource_graph.client import DataMovedError, Page, ResourceGraph, Where
 from azure_port_sync.sync.entities import observed_absence, observed_row
 from azure_port_sync.sync.identity import SUBSCRIPTION_TYPE
 from azure_port_sync.sync.rows import OBSERVATION, table_of, to_frame
@@ -97,6 +97,12 @@ class AzureReader:
         query = kql.resource_changes(self.scope, window)
         return self._read([query], self._batches_of(subscriptions), self._change)
 
+    def changes_of(self, azure_ids: Iterable[str], window: Window) -> Reading:
+        """The change records of these resources, also those of rows that are out of scope."""
+        ids = sorted({azure_id.lower() for azure_id in azure_ids})
+        queries = [kql.resource_changes(self.scope, window, part) for part in _listed(ids)]
+        return self._read(queries, self._everywhere(), self._change)
+
     def _everywhere(self) -> list[Where]:
         if self.scope.subscription_ids:
             return self._batches_of(self.scope.subscription_ids)
@@ -109,10 +115,25 @@ class AzureReader:
         work = [(query, where) for query in queries for where in places]
         convert = partial(_convert, observe)
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            parts = list(pool.map(lambda item: self.graph.read(item[0], item[1], convert), work))
+            parts = list(pool.map(lambda item: self._read_whole(item[0], item[1], convert), work))
         tables = [table for pages, _ in parts for table in pages]
         frame = to_frame(pa.concat_tables([OBSERVATION.empty_table(), *tables]))
         return Reading(frame, queries[0] if queries else "", sum(total for _, total in parts))
+
+    def _read_whole(self, query: str, where: Where, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
+        """Read a query, over ever fewer subscriptions at a time where the data moves faster than its pages come."""
+        try:
+            return self.graph.read(query, where, convert)
+        except DataMovedError:
+            subscriptions = where.subscriptions or []
+            if len(subscriptions) < 2:
+                raise
+        middle = len(subscriptions) // 2
+        halves = [
+            self._read_whole(query, Where(subscriptions=half), convert)
+            for half in (subscriptions[:middle], subscriptions[middle:])
+        ]
+        return [table for tables, _ in halves for table in tables], sum(total for _, total in halves)
 
     def _resource(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return observed_row(row, extra_columns=self.scope.extra_columns)

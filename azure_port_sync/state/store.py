@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -107,8 +108,8 @@ class StateStore:
 
     # -- subscriptions and containers -------------------------------------------------------------------------------
 
-    def new_subscriptions(self, target: str, subscription_ids: Sequence[str], now: datetime) -> list[str]:
-        """Record which subscriptions a run reads, and return those that the last settled run did not."""
+    def begin_reading(self, target: str, subscription_ids: Sequence[str], now: datetime) -> list[str]:
+        """Record which subscriptions a run reads; returns those that the last settled run did not read."""
         seen = t.subscription_seen
         with self._transaction() as connection:
             connection.execute(sa.update(seen).where(seen.c.target == target).values(in_last_reading=False))
@@ -125,13 +126,22 @@ class StateStore:
         return sorted(set(subscription_ids) - set(settled))
 
     def known_containers(self, target: str) -> pd.DataFrame:
-        """The subscriptions and resource groups in the ledger: identity columns and `generation`."""
+        """The subscriptions and resource groups in the ledger: identity columns and `complete_after`."""
         ledger = t.ledger
+        kinds = (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP)
         return self._frame(
-            sa.select(*_identity(ledger), ledger.c.generation).where(
-                ledger.c.target == target, ledger.c.kind != Kind.RESOURCE
+            sa.select(*_identity(ledger), ledger.c.complete_after).where(
+                ledger.c.target == target, ledger.c.kind.in_(kinds)
             )
         )
+
+    def groups_with_resources(self, target: str) -> list[tuple[str, str]]:
+        """The (subscription id, resource group) pairs in which the ledger holds a resource."""
+        ledger = t.ledger
+        query = sa.select(ledger.c.subscription_id, ledger.c.resource_group).distinct()
+        with self._transaction() as connection:
+            found = connection.execute(query.where(ledger.c.target == target, ledger.c.kind == Kind.RESOURCE))
+            return [(row.subscription_id, row.resource_group) for row in found]
 
     def known_resources_in(self, target: str, groups: Sequence[tuple[str, str]]) -> pd.DataFrame:
         """The known resources in these (subscription id, resource group) pairs: identity columns."""
@@ -157,8 +167,16 @@ class StateStore:
         """
         c, ledger, tombstone = t.candidate, t.ledger, t.tombstone
         equal = sa.and_(ledger.c.state == "settled", ledger.c.hash == c.c.equal_hash)
+        unchanged = sa.select(sa.func.count()).select_from(c).join(ledger, _same_entity(target)).where(equal)
         query = (
-            sa.select(c.c.position, ledger.c.state, ledger.c.hash, tombstone.c.deleted_at)
+            sa.select(
+                c.c.position,
+                ledger.c.state,
+                ledger.c.hash,
+                ledger.c.azure_id,
+                tombstone.c.azure_id.label("buried_id"),
+                tombstone.c.deleted_at,
+            )
             .outerjoin(ledger, _same_entity(target))
             .outerjoin(
                 tombstone,
@@ -173,9 +191,14 @@ class StateStore:
         )
         with self._candidates(candidates, comparable=not force) as connection:
             found = connection.execute(query).all()
+            equals = connection.scalar(unchanged) or 0
         positions = [row.position for row in found]
-        known = [Known(row.state, row.hash, row.deleted_at) for row in found]
-        return Comparison(positions, known, len(candidates) - len(positions))
+        ids = candidates["azure_id"].take(positions).tolist()
+        known = [
+            Known(row.state, row.hash, row.deleted_at if _same(row.buried_id, azure_id) else None, row.azure_id)
+            for row, azure_id in zip(found, ids, strict=True)
+        ]
+        return Comparison(positions, known, equals)
 
     def absent(self, target: str, observations: pd.DataFrame) -> pd.DataFrame:
         """The known resources that are not among these observations: identity columns."""
@@ -193,6 +216,15 @@ class StateStore:
     def pending(self, target: str) -> pd.DataFrame:
         """The entities that wait for a row: identifier, azure_id, type, change_type, change_time, since."""
         return self._frame(sa.select(t.pending).where(t.pending.c.target == target))
+
+    def tombstones(self, target: str, now: datetime) -> pd.DataFrame:
+        """What Delete records have removed of late: identifier, deleted_at."""
+        tombstone = t.tombstone
+        return self._frame(
+            sa.select(tombstone.c.identifier, tombstone.c.deleted_at).where(
+                tombstone.c.target == target, tombstone.c.since > now - TOMBSTONE_FOR
+            )
+        )
 
     def record_facts(
         self,
@@ -223,14 +255,52 @@ class StateStore:
             self._forget(connection, t.pending, target, resolved)
             buried = deleted[deleted["change_type"] == DELETE_RECORD]
             rows = [
-                {"target": target, "identifier": identifier, "deleted_at": instant, "since": now}
-                for identifier, instant in zip(buried["identifier"], buried["change_time"], strict=True)
+                {
+                    "target": target,
+                    "identifier": row["identifier"],
+                    "azure_id": row["azure_id"],
+                    "deleted_at": row["change_time"],
+                    "since": now,
+                }
+                for row in records(buried[["identifier", "azure_id", "change_time"]])
             ]
-            self._upsert(connection, t.tombstone, rows, update=("deleted_at",))
+            self._upsert(connection, t.tombstone, rows, update=("azure_id", "deleted_at"))
             expired = sa.and_(t.tombstone.c.target == target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
     # -- delivering -------------------------------------------------------------------------------------------------
+
+    def read_again(self, plan: Plan, groups: Sequence[tuple[str, str]]) -> None:
+        """Have the next run inventory these (subscription id, resource group) pairs: what is in them is in doubt."""
+        ledger = t.ledger
+        with self._transaction() as connection:
+            for subscription_id, resource_group in groups:
+                connection.execute(
+                    sa.update(ledger)
+                    .where(
+                        ledger.c.target == plan.target,
+                        ledger.c.kind == Kind.RESOURCE_GROUP,
+                        ledger.c.subscription_id == subscription_id,
+                        ledger.c.resource_group == resource_group,
+                    )
+                    .values(complete_after=plan.generation + 1)
+                )
+
+    def begin_deleting_containers(self, plan: Plan, containers: Sequence[Row]) -> None:
+        """Record, before anything is sent, that these containers are to go, and with them all that is in them.
+
+        However far the run gets, none of it counts as unchanged any more, and a container that comes back is
+        inventoried. `containers` have the columns of CHANGE_SET.
+        """
+        seen = t.subscription_seen
+        values = {"state": "sending", "complete_after": plan.generation}
+        with self._transaction() as connection:
+            for row in containers:
+                for gone in _gone_with(plan.target, row):
+                    connection.execute(sa.update(t.ledger).where(gone).values(values))
+                if row["kind"] == Kind.SUBSCRIPTION:
+                    is_it = sa.and_(seen.c.target == plan.target, seen.c.subscription_id == row["subscription_id"])
+                    connection.execute(sa.update(seen).where(is_it).values(generation=None))
 
     def begin_sending(self, plan: Plan, rows: Sequence[Row], now: datetime) -> None:
         """Record that these operations are about to reach Port; `rows` have the columns of CHANGE_SET.
@@ -242,7 +312,7 @@ class StateStore:
                 "target": plan.target,
                 **{name: row[name] for name in _IDENTITY},
                 "state": "sending",
-                "generation": plan.generation,
+                "complete_after": plan.generation,
                 "told_at": now,
             }
             for row in rows
@@ -262,7 +332,7 @@ class StateStore:
                     **{name: row[name] for name in _IDENTITY},
                     "hash": row["hash"],
                     "state": "settled",
-                    "generation": plan.generation,
+                    "complete_after": plan.generation,
                     "told_at": now,
                 }
                 for row in rows
@@ -281,7 +351,8 @@ class StateStore:
             self._upsert(connection, t.ledger, upserts, update=columns)
             for row in rows:
                 if row["operation"] == Operation.DELETE:
-                    connection.execute(sa.delete(t.ledger).where(_gone_with(plan.target, row)))
+                    for gone in _gone_with(plan.target, row):
+                        connection.execute(sa.delete(t.ledger).where(gone))
             self._forget(connection, t.pending, plan.target, [row["identifier"] for row in rows])
             self._forget(connection, t.tombstone, plan.target, [row["identifier"] for row in upserts])
 
@@ -306,16 +377,15 @@ class StateStore:
             connection.execute(sa.delete(t.candidate))
             may_be_equal = frame["present"] & frame["in_scope"] & (frame["change_type"] != DELETE_RECORD).fillna(True)
             hashes = frame["hash"].where(may_be_equal & comparable, None)
-            columns = (range(len(frame)), frame["kind"], frame["identifier"], hashes)
-            rows = zip(*columns, strict=True)
-            while chunk := [row for _, row in zip(range(_CHUNK), rows, strict=False)]:
-                connection.execute(
-                    sa.insert(t.candidate),
-                    [
-                        {"position": p, "kind": k, "identifier": i, "equal_hash": None if h is pd.NA else h}
-                        for p, k, i, h in chunk
-                    ],
-                )
+            mark = "?" if self._engine.dialect.name == "sqlite" else "%s"
+            insert = f"INSERT INTO candidate VALUES ({', '.join([mark] * 4)})"  # noqa: S608  (no value in the text)
+            for start in range(0, len(frame), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                columns = (frame["kind"].iloc[part], frame["identifier"].iloc[part], hashes.iloc[part])
+                values = (pa.array(column, type=pa.string()).to_pylist() for column in columns)
+                # Plain tuples, because a million dicts cost more than the million rows.
+                rows = list(zip(range(start, start + _CHUNK), *values, strict=False))
+                connection.exec_driver_sql(insert, rows)
             yield connection
 
     def _frame(self, query: sa.Select[Any]) -> pd.DataFrame:
@@ -354,21 +424,26 @@ def _same_entity(target: str) -> sa.ColumnElement[bool]:
     return sa.and_(ledger.c.target == target, ledger.c.kind == c.c.kind, ledger.c.identifier == c.c.identifier)
 
 
-def _gone_with(target: str, row: Row) -> sa.ColumnElement[bool]:
-    """The ledger rows that a settled delete ends: the entity itself, and for a container all that is in it."""
+def _same(one: str | None, other: str) -> bool:
+    return one is not None and one.lower() == other.lower()
+
+
+def _gone_with(target: str, row: Row) -> list[sa.ColumnElement[bool]]:
+    """The ledger rows that a delete ends: the entity itself, and for a container all that is in it.
+
+    One condition for each index that finds them.
+    """
     ledger = t.ledger
-    itself = sa.and_(ledger.c.kind == row["kind"], ledger.c.identifier == row["identifier"])
+    itself = sa.and_(ledger.c.target == target, ledger.c.kind == row["kind"], ledger.c.identifier == row["identifier"])
+    within = sa.and_(ledger.c.target == target, ledger.c.subscription_id == row["subscription_id"])
     match row["kind"]:
         case Kind.SUBSCRIPTION:
-            within = ledger.c.subscription_id == row["subscription_id"]
+            return [itself, sa.and_(within, ledger.c.kind.in_((Kind.RESOURCE_GROUP, Kind.RESOURCE)))]
         case Kind.RESOURCE_GROUP:
-            within = sa.and_(
-                ledger.c.subscription_id == row["subscription_id"],
-                ledger.c.resource_group == row["resource_group"],
-            )
+            in_group = ledger.c.resource_group == row["resource_group"]
+            return [itself, sa.and_(within, ledger.c.kind == Kind.RESOURCE, in_group)]
         case _:
-            within = sa.false()
-    return sa.and_(ledger.c.target == target, sa.or_(itself, within))
+            return [itself]
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -58,9 +58,10 @@ ledger = sa.Table(
     sa.Column("resource_group", sa.Text, nullable=False),
     sa.Column("hash", sa.String(32)),  # of the last content sent; null while a first delete is on its way
     sa.Column("state", sa.String(8), nullable=False),  # "sending" until Port has answered, then "settled"
-    sa.Column("generation", sa.Integer, nullable=False),  # of the target when the entity was first told
+    # Of a container: Port knows all that is in it once the target's generation has passed this one.
+    sa.Column("complete_after", sa.Integer, nullable=False),
     sa.Column("told_at", _INSTANT, nullable=False),
-    sa.Index("ledger_container", "target", "subscription_id", "resource_group"),
+    sa.Index("ledger_container", "target", "kind", "subscription_id", "resource_group"),
 )
 
 #: Entities with a change record and no row: asked for again in each run.
@@ -82,6 +83,7 @@ tombstone = sa.Table(
     metadata,
     _key("target"),
     _key("identifier", 1024),
+    sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("deleted_at", _INSTANT, nullable=False),  # the instant of the Delete record
     sa.Column("since", _INSTANT, nullable=False),
 )
@@ -119,5 +121,6 @@ candidate = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("identifier", sa.String(1024), nullable=False),
     sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
+    sa.Index("candidate_entity", "kind", "identifier"),
     prefixes=["TEMPORARY"],
 )

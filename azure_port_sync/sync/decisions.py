@@ -13,13 +13,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
-from pandas.api.typing import NAType
 
 from azure_port_sync.sync.entities import canonical, delete_data
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, Kind, Operation, frame_of, records
 
 DELETE_RECORD = "Delete"
-_KEY = ["kind", "identifier"]
+_KEY = ["kind", "key"]  # an identifier is not enough: a space and an underscore may meet in one
 _RECORD = ["change_type", "change_time", "change"]
 
 
@@ -33,18 +32,20 @@ class Verdict(StrEnum):
     PENDING = "pending"
     UNKNOWN_DELETE = "unknown delete"
     TOMBSTONED = "tombstoned"
+    COLLIDING = "colliding"
 
 
 class Known(NamedTuple):
     """What the store holds about a candidate; every field None where it holds nothing.
 
     `state` is "settled" or "sending" (a request may have reached Port without an answer), `tombstone` the instant of
-    the Delete record that removed it last.
+    the Delete record that removed it last, `azure_id` the id that the identifier was told for.
     """
 
     state: str | None = None
     hash: str | None = None
     tombstone: datetime | None = None
+    azure_id: str | None = None
 
 
 class Candidate(NamedTuple):
@@ -55,6 +56,7 @@ class Candidate(NamedTuple):
     hash: str | None
     change_type: str | None
     change_time: datetime | None
+    azure_id: str = ""
 
 
 def candidates(observations: pd.DataFrame) -> pd.DataFrame:
@@ -63,9 +65,12 @@ def candidates(observations: pd.DataFrame) -> pd.DataFrame:
     Where records of one instant disagree, a Delete loses to a row that exists and wins over one that does not.
     The order of the observations matters only between two rows of one entity: the later read wins.
     """
-    repeated = observations.duplicated(_KEY, keep=False)
-    once, several = observations[~repeated], observations[repeated]
-    return pd.concat([once, _reduced(several)], ignore_index=True) if len(several) else once.reset_index(drop=True)
+    keyed = observations.assign(key=observations["azure_id"].str.lower())
+    repeated = keyed.duplicated(_KEY, keep=False)
+    once = observations[~repeated]
+    if not repeated.any():
+        return once.reset_index(drop=True)
+    return pd.concat([once, _reduced(keyed[repeated])], ignore_index=True)
 
 
 def _reduced(observations: pd.DataFrame) -> pd.DataFrame:
@@ -89,6 +94,8 @@ def decide(candidate: Candidate, known: Known, *, force: bool = False, delete_un
     record names (there is no ledger yet, and somebody else may have filled the catalog).
     """
     is_known = known.state is not None
+    if known.azure_id is not None and known.azure_id.lower() != candidate.azure_id.lower():
+        return Verdict.COLLIDING  # the identifier is another entity's, which this one must not change or remove
     if candidate.change_type == DELETE_RECORD:
         return Verdict.DELETE if is_known or delete_unknown else Verdict.UNKNOWN_DELETE
     if candidate.present and candidate.in_scope:
@@ -104,7 +111,7 @@ def decide(candidate: Candidate, known: Known, *, force: bool = False, delete_un
 
 
 def _newer(change_time: datetime | None, tombstone: datetime) -> bool:
-    return change_time is not None and change_time > tombstone
+    return change_time is not None and change_time >= tombstone  # of one instant, the row that exists wins
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class Decisions:
 
     change_set: pd.DataFrame
     pending: pd.DataFrame
+    deleted_for_scope: pd.DataFrame  # resources that exist and are deleted because they are out of scope
     verdicts: dict[Verdict, int]
 
 
@@ -134,6 +142,7 @@ def decide_all(
         decide(Candidate(*_none_for_na(values)), fact, force=force, delete_unknown=delete_unknown)
         for *values, fact in zip(*columns, known, strict=True)
     ]
+    verdicts = _one_per_identifier(to_decide, verdicts)
     marked = to_decide.assign(verdict=[str(verdict) for verdict in verdicts])
     counts = Counter(verdicts)
     counts[Verdict.UNCHANGED] += unchanged
@@ -142,6 +151,11 @@ def decide_all(
     return Decisions(
         change_set=_in_delivery_order(_operations(upserts, deletes)),
         pending=marked[marked["verdict"] == Verdict.PENDING].drop(columns="verdict"),
+        deleted_for_scope=deletes[
+            deletes["present"]
+            & (deletes["kind"] == Kind.RESOURCE)
+            & (deletes["change_type"] != DELETE_RECORD).fillna(True)
+        ],
         verdicts={verdict: counts[verdict] for verdict in Verdict},
     )
 
@@ -161,17 +175,35 @@ DELIVERY_PHASES: tuple[tuple[Operation, Kind], ...] = (
 def _operations(upserts: pd.DataFrame, deletes: pd.DataFrame) -> pd.DataFrame:
     parts = []
     if len(upserts):
-        data = list(map(_with_change, upserts["data"], upserts["change"]))
-        parts.append(upserts.assign(operation=str(Operation.UPSERT), data=data)[CHANGE_SET.names])
+        told = upserts["change"].notna()
+        parts += [
+            part.assign(operation=str(Operation.UPSERT), data=data)[CHANGE_SET.names]
+            for part, data in (
+                (upserts[~told], upserts.loc[~told, "data"]),
+                (upserts[told], list(map(_with_change, upserts.loc[told, "data"], upserts.loc[told, "change"]))),
+            )
+            if len(part)
+        ]
     if len(deletes):
         data = [canonical(delete_data(row)) for row in records(deletes)]
         parts.append(deletes.assign(operation=str(Operation.DELETE), data=data, hash=None)[CHANGE_SET.names])
     return pd.concat(parts) if parts else frame_of([], CHANGE_SET)
 
 
-def _with_change(data: str, change: str | NAType) -> str:
+def _with_change(data: str, change: str) -> str:
     """`data` with what it is told of the newest change."""
-    return data if isinstance(change, NAType) else canonical({**json.loads(data), **json.loads(change)})
+    return canonical({**json.loads(data), **json.loads(change)})
+
+
+def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> list[Verdict]:
+    """Where several entities would be told under one identifier, only the first of them, by id, is."""
+    operations = pd.Series([v in (Verdict.UPSERT, Verdict.DELETE) for v in verdicts], index=to_decide.index, dtype=bool)
+    acting = to_decide[operations].sort_values("azure_id", kind="stable")
+    losing = set(acting.index[acting.duplicated(["kind", "identifier"])])
+    return [
+        Verdict.COLLIDING if position in losing else verdict
+        for position, verdict in zip(to_decide.index, verdicts, strict=True)
+    ]
 
 
 def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
