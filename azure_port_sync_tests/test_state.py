@@ -553,3 +553,29 @@ def test_a_database_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="AZURE_PORT_SYNC_STATE_URL"):
         opened.target_state("t")
     opened.close()
+
+
+def _effort(folder: Path, entities: int) -> int:
+    """Thousands of steps of SQLite's machine to compare so many settled entities with as many candidates."""
+    opened = StateStore(f"sqlite:///{folder / f'{entities}.sqlite'}")
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    names = [_resource(f"x{n}") for n in range(entities)]
+    _tell(opened, *map(_operation, names))
+    opened._engine.dispose()
+    sa.event.listen(opened._engine, "connect", lambda connection, _: connection.set_progress_handler(count, 1000))
+    shown = _frame(*map(_shown, names))
+    assert opened.compare("t", shown, force=False, now=NOW).unchanged == entities
+    assert opened.absent("t", shown).empty
+    opened.close()
+    return steps
+
+
+def test_comparing_twice_as_much_takes_twice_the_effort(tmp_path: Path) -> None:
+    """Without an index under the join, a nightly run over 200,000 resources would have taken hours."""
+    assert _effort(tmp_path, 4000) < 3 * _effort(tmp_path, 2000)

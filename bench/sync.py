@@ -1,7 +1,7 @@
-"""How long a first sync and an idle tick take as whole processes, and what memory they need.
+"""How long a first sync, an idle tick and an unchanged full sync take as whole processes, and what memory they need.
 
-Runs the job `incremental_sync` as an operator would, by `dagster job execute`, against a sandbox in another process:
-once over a tenant of N resources that Port knows nothing of, then a few times with nothing to do.
+Runs the jobs as an operator would, by `dagster job execute`, against a sandbox in another process: `incremental_sync`
+once over a tenant of N resources that Port knows nothing of, then a few times with nothing to do, then `full_sync`.
 
     python -m bench.sync --resources 20000
 """
@@ -20,17 +20,7 @@ from statistics import median
 
 from azure_port_sync.sandbox.client import SandboxClient
 
-_COMMAND = [
-    sys.executable,
-    "-m",
-    "dagster",
-    "job",
-    "execute",
-    "-m",
-    "azure_port_sync.definitions",
-    "-j",
-    "incremental_sync",
-]
+_EXECUTE = [sys.executable, "-m", "dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j"]
 
 
 def main() -> None:
@@ -47,24 +37,26 @@ def main() -> None:
             client.quota(None)
         entities = sum(client.state()["tenant"].values())
         environment = {**os.environ, **client.environment(), "DAGSTER_HOME": folder, "PYTHONWARNINGS": "ignore"}
-        seconds, megabytes = _run(environment, folder)
+        seconds, megabytes = _run("incremental_sync", environment, folder)
         rate = entities / seconds
         print(f"first sync of {entities:,} entities: {seconds:.1f} s, {rate:,.0f} entities/s, {megabytes:,.0f} MB")
-        idle = [_run(environment, folder) for _ in range(options.idle_runs)]
+        idle = [_run("incremental_sync", environment, folder) for _ in range(options.idle_runs)]
         times = sorted(seconds for seconds, _ in idle)
         print(
             f"idle tick, {len(idle)} runs: median {median(times):.2f} s (min {times[0]:.2f}, max {times[-1]:.2f}), "
             f"{max(megabytes for _, megabytes in idle):,.0f} MB"
         )
+        seconds, megabytes = _run("full_sync", environment, folder)
+        print(f"full sync with nothing changed: {seconds:.1f} s, {megabytes:,.0f} MB")
         if not options.count_only and not client.comparison()["equal"]:
             sys.exit("the catalog differs from the tenant")
 
 
-def _run(environment: dict[str, str], folder: str) -> tuple[float, float]:
+def _run(job: str, environment: dict[str, str], folder: str) -> tuple[float, float]:
     """Whole-process seconds and peak resident megabytes of one run."""
     started = time.monotonic()
     process = subprocess.Popen(
-        _COMMAND, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*_EXECUTE, job], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:

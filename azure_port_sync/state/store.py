@@ -382,9 +382,9 @@ class StateStore:
             for start in range(0, len(frame), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 columns = (frame["kind"].iloc[part], frame["identifier"].iloc[part], hashes.iloc[part])
-                values = (pa.array(column, type=pa.string()).to_pylist() for column in columns)
+                kinds, identifiers, equal = (pa.array(column, type=pa.string()).to_pylist() for column in columns)
                 # Plain tuples, because a million dicts cost more than the million rows.
-                rows = list(zip(range(start, start + _CHUNK), *values, strict=False))
+                rows = list(zip(kinds, identifiers, range(start, start + _CHUNK), equal, strict=False))
                 connection.exec_driver_sql(insert, rows)
             yield connection
 

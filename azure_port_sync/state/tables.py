@@ -117,10 +117,10 @@ subscription_seen = sa.Table(
 candidate = sa.Table(
     "candidate",
     sa.MetaData(),
+    # The key is the index of the join. Identifiers alone may repeat: a space and an underscore meet in one.
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("identifier", sa.String(1024), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("identifier", sa.String(1024), nullable=False),
     sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
-    sa.Index("candidate_entity", "kind", "identifier"),
     prefixes=["TEMPORARY"],
 )
