@@ -203,7 +203,7 @@ class Settings(BaseModel):
     @classmethod
     def _cron(cls, value: str) -> str:
         try:
-            dg.ScheduleDefinition(name="probe", target="*", cron_schedule=value)
+            dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=value)
         except dg.DagsterInvalidDefinitionError:
             raise ValueError("is not a cron schedule") from None
         return value

@@ -118,7 +118,7 @@ def test_a_schedule_tick_brings_the_catalog_up_to_date(
         )
         try:
             with dg.DagsterInstance.get() as instance:
-                run_ = _first_finished_run(instance, daemon)
+                run_ = _first_finished_run(instance, daemon, tmp_path / "dagster.log")
         finally:
             os.killpg(daemon.pid, signal.SIGINT)
             daemon.wait(120)
@@ -127,14 +127,14 @@ def test_a_schedule_tick_brings_the_catalog_up_to_date(
     assert seeded.compare().sentences() == []
 
 
-def _first_finished_run(instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes]) -> dg.DagsterRun:
+def _first_finished_run(instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes], log: Path) -> dg.DagsterRun:
     finished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
     for _ in range(360):
         if runs := instance.get_runs(finished, limit=1):
             return runs[0]
-        assert daemon.poll() is None, "dagster dev ended"
+        assert daemon.poll() is None, log.read_text()
         _wait_a_moment(daemon)
-    raise AssertionError("no run finished in three minutes")
+    raise AssertionError(f"no run finished in three minutes: {instance.get_runs(limit=5)} {log.read_text()}")
 
 
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
