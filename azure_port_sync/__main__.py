@@ -31,7 +31,15 @@ _REAL_HOME = Path(".dagster_home")
 _SANDBOX_FOLDER = Path(".sandbox")
 _START_SECONDS = 60
 
-_AZURE = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+#: Settings of a real tenant or a real Port: whoever sets one of them does not want the sandbox.
+_WITH_A_WEBHOOK = (
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "PORT_WEBHOOK_SECRET",
+    "PORT_CLIENT_ID",
+    "PORT_CLIENT_SECRET",
+)
 #: What a process needs of the machine, and nothing of the person's credentials.
 _OF_THE_MACHINE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "SYSTEMROOT", "VIRTUAL_ENV")
 
@@ -65,15 +73,11 @@ def has_credentials(environment: Mapping[str, str]) -> bool:
     if "PORT_WEBHOOK_INGEST_URL" in given:
         Settings.from_environment(environment)
         return True
-    if "PORT_WEBHOOK_SECRET" in given:
+    if half := sorted(given.intersection(_WITH_A_WEBHOOK)):
+        are, others = ("is", "the other") if len(half) == 1 else ("are", "the others")
         raise SettingsError(
-            "PORT_WEBHOOK_SECRET is set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook, "
-            "or unset both to run on the sandbox."
-        )
-    if half := sorted(given.intersection(_AZURE)):
-        raise SettingsError(
-            f"{', '.join(half)} {'is' if len(half) == 1 else 'are'} set, but PORT_WEBHOOK_INGEST_URL is not: set it to "
-            "the URL of your Port webhook, or unset them to run on the sandbox."
+            f"{', '.join(half)} {are} set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook, "
+            f"or unset {others} to run on the sandbox."
         )
     return False
 

@@ -219,6 +219,7 @@ def _wait_a_moment(process: subprocess.Popen[bytes]) -> None:
         ({"AZURE_CLIENT_ID": "x"}, "AZURE_CLIENT_ID is set, but PORT_WEBHOOK_INGEST_URL is not"),
         ({"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "y"}, "AZURE_CLIENT_ID, AZURE_TENANT_ID are set, but PORT_WEB"),
         ({"PORT_WEBHOOK_SECRET": "x"}, "PORT_WEBHOOK_SECRET is set, but PORT_WEBHOOK_INGEST_URL is not"),
+        ({"PORT_CLIENT_ID": "x"}, "PORT_CLIENT_ID is set, but PORT_WEBHOOK_INGEST_URL is not"),
         ({"PORT_WEBHOOK_INGEST_URL": "ftp://x"}, "PORT_WEBHOOK_INGEST_URL is not the URL of a webhook"),
     ],
 )
