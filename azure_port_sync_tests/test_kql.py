@@ -49,6 +49,7 @@ def _queries(scope: Scope) -> dict[str, str]:
         "resources of groups": kql.resources(scope, groups=_GROUPS),
         "resources by id": kql.resources(scope, ids=_IDS),
         "changes": kql.resource_changes(scope, WINDOW),
+        "changes of ids": kql.resource_changes(scope, WINDOW, _IDS),
     }
 
 
