@@ -6,6 +6,7 @@ red check comes with the numbers, and a blocking one stops the run before anythi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -14,19 +15,24 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
+from azure_port_sync.deciding import ChangeSet, Findings, decide_changes, presence_objections
 from azure_port_sync.port import DeliveryReport
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
-from azure_port_sync.steps import ChangeSet, Findings, decide_changes, deliver_changes, read_snapshot
+from azure_port_sync.steps import deliver_changes, read_snapshot
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.decisions import Verdict
-from azure_port_sync.sync.errors import SyncError
+from azure_port_sync.sync.errors import SettingsError, SyncError
+from azure_port_sync.sync.guards import MAX_DELETE_RATIO, is_mass_deletion, mass_deletion_sentence
 from azure_port_sync.sync.identity import illegal_identifiers, target_name
+from azure_port_sync.sync.planning import Plan
+from azure_port_sync.sync.request import Mode, Part, Request
 from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, records
-from azure_port_sync.sync.windows import Mode, Plan
+from azure_port_sync.sync.windows import RETENTION, Window
 
 #: Rows of a table in metadata; more would slow the UI down and be read by nobody.
 _SHOWN = 20
 _PROGRESS_SECONDS = 10.0
+_WATERMARK_WARNS_AFTER = timedelta(hours=1)
 
 
 class RequestedMode(Enum):
@@ -34,6 +40,26 @@ class RequestedMode(Enum):
 
     incremental = "incremental"
     full = "full"
+
+
+class Only(dg.Config):
+    """A part of the catalog: what lies in all that is named. Ids, names and types in any casing."""
+
+    subscriptions: list[str] = Field(default=[], description="Subscription ids; empty: all of them.")
+    resource_groups: list[str] = Field(
+        default=[], description="Names of resource groups, in whichever of the subscriptions; empty: all of them."
+    )
+    resource_types: list[str] = Field(
+        default=[],
+        description="Resource types, e.g. Microsoft.KeyVault/vaults; empty: all of them, and the containers too.",
+    )
+
+
+class Reread(dg.Config):
+    """A past window of change records, in UTC."""
+
+    start: str = Field(description="E.g. 2026-11-23T10:00:00Z; Azure keeps change records for 14 days.")
+    end: str = Field(description="E.g. 2026-11-23T16:00:00Z.")
 
 
 class SyncConfig(dg.Config):
@@ -46,6 +72,57 @@ class SyncConfig(dg.Config):
     force: bool = Field(
         default=False, description="Deliver everything that is in scope, also what Port has been told already."
     )
+    allow_mass_delete: bool = Field(
+        default=False,
+        description="Allow this one run to delete however much it finds gone. Set it after a run was stopped by "
+        "deletes_within_guard, and you know why so much is gone.",
+    )
+    max_delete_ratio: float = Field(
+        default=MAX_DELETE_RATIO,
+        ge=0,
+        le=1,
+        description="The share of what Port is known to hold that this run may delete (beyond 100 entities).",
+    )
+    only: Only = Field(
+        default=Only(),
+        description="Deliver this part again, whole, whether or not Port has been told. The watermark stays.",
+    )
+    reread: Reread | None = Field(
+        default=None,
+        description="Read the change records of a past window again and deliver what Port has not been told (of `only`,"
+        " where that names a part). The watermark stays.",
+    )
+    rebuild_ledger: bool = Field(
+        default=False,
+        description="First read from Port's API what it really holds, then compare everything: finds what is missing "
+        "in Port, was edited or was added there by hand. Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.",
+    )
+
+    def request(self) -> Request:
+        """Raises SettingsError for a window that is none."""
+        return Request(
+            mode=Mode(self.mode.value),
+            force=self.force,
+            allow_mass_delete=self.allow_mass_delete,
+            max_delete_ratio=self.max_delete_ratio,
+            only=Part.of(
+                subscriptions=self.only.subscriptions,
+                resource_groups=self.only.resource_groups,
+                resource_types=self.only.resource_types,
+            ),
+            reread=Window(_instant(self.reread.start), _instant(self.reread.end)) if self.reread else None,
+            rebuild_ledger=self.rebuild_ledger,
+        )
+
+
+def _instant(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"`reread` holds {text!r}, which is not an instant. Write e.g. 2026-11-23T10:00:00Z"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @contextmanager
@@ -160,6 +237,25 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
             blocking=True,
             description="Every identifier is one that Port accepts, and none is told twice.",
         ),
+        dg.AssetCheckSpec(
+            "subscriptions_present",
+            asset="azure_change_set",
+            blocking=True,
+            description="Every subscription that is asked for, or was read before, is answered for. One that vanished "
+            "keeps its entities for 24 hours, and this check warns of it.",
+        ),
+        dg.AssetCheckSpec(
+            "deletes_within_guard",
+            asset="azure_change_set",
+            blocking=True,
+            description="The run deletes no unusual share of what Port is known to hold, or a person has allowed it.",
+        ),
+        dg.AssetCheckSpec(
+            "no_older_ghosts",
+            asset="azure_change_set",
+            description="What somebody else told Port of, and is gone for longer than Azure keeps change records, is "
+            "ruled out.",
+        ),
     ],
 )
 def azure_change_set(
@@ -178,10 +274,12 @@ def azure_change_set(
             state.store,
             clock,
             target=target_name(azure.tenant(), port.destination),
+            run=context.run.run_id,
             snapshot=concat([azure_subscriptions, azure_resource_groups], OBSERVATION),
-            requested=Mode(config.mode.value),
-            force=config.force,
+            request=config.request(),
             change_window=azure.settings.change_window,
+            resend=not port.sink.verifies,
+            catalog=port.api,
         )
     plan, frame = change_set.plan, change_set.frame
     context.log.info(
@@ -201,11 +299,11 @@ def azure_change_set(
                 "\n\n".join(f"**{label}**\n```kusto\n{query}\n```" for label, query in findings.queries.items())
             ),
         },
-        check_results=_change_set_checks(findings, frame),
+        check_results=[*_count_checks(findings, frame), *_guard_checks(findings, plan)],
     )
 
 
-def _change_set_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheckResult]:
+def _count_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheckResult]:
     accounted = findings.records_reduced + findings.records_superseded
     verdicts = sum(findings.verdicts.values())
     illegal = illegal_identifiers(frame["identifier"])
@@ -247,6 +345,67 @@ def _change_set_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.Asset
     ]
 
 
+def _guard_checks(findings: Findings, plan: Plan) -> list[dg.AssetCheckResult]:
+    request = plan.request
+    wrong = findings.unreadable or findings.unanswered
+    over = is_mass_deletion(findings.known_deletes, plan.known_before, max_ratio=request.max_delete_ratio)
+    return [
+        _check(
+            "subscriptions_present",
+            passed=not wrong and not findings.in_grace,
+            severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
+            description=_presence_sentence(findings),
+            subscriptions=findings.subscriptions,
+            never_readable=len(findings.unreadable),
+            not_answered=len(findings.unanswered),
+            in_grace=len(findings.in_grace),
+            held_back=findings.verdicts[Verdict.HELD],
+        ),
+        _check(
+            "deletes_within_guard",
+            passed=not over or request.allow_mass_delete,
+            description=_guard_sentence(findings, plan, over=over),
+            deletes=findings.known_deletes,
+            known=plan.known_before,
+            max_delete_ratio=str(request.max_delete_ratio),
+            allowed_by_a_person=str(request.allow_mass_delete).lower(),
+        ),
+        _check(
+            "no_older_ghosts",
+            passed=not findings.ghosts_may_remain,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="What Port held before the first run, and Azure deleted more than "
+            f"{RETENTION.days} days ago, is not known here. If somebody else filled the catalog before, launch "
+            "full_sync with `rebuild_ledger: true` (needs PORT_CLIENT_ID and PORT_CLIENT_SECRET), or delete such "
+            "entities in Port by hand."
+            if findings.ghosts_may_remain
+            else "The ledger knows what Port holds.",
+        ),
+    ]
+
+
+def _presence_sentence(findings: Findings) -> str:
+    if findings.unreadable or findings.unanswered:
+        return " ".join(presence_objections(findings.unreadable, findings.unanswered))
+    if findings.in_grace:
+        until = max(findings.in_grace.values())
+        return (
+            f"{len(findings.in_grace)} subscriptions have vanished: {', '.join(findings.in_grace)}. Their "
+            f"{findings.verdicts[Verdict.HELD]:,} entities stay in Port until {until:%Y-%m-%d %H:%M} UTC at the "
+            "latest, and then go. If they are not deleted, give the identity its role on them back before that."
+        )
+    return f"All {findings.subscriptions:,} subscriptions are answered for."
+
+
+def _guard_sentence(findings: Findings, plan: Plan, *, over: bool) -> str:
+    if not over:
+        return f"{findings.known_deletes:,} of {plan.known_before:,} known entities are to be deleted."
+    sentence = mass_deletion_sentence(
+        findings.known_deletes, plan.known_before, max_ratio=plan.request.max_delete_ratio
+    )
+    return f"Allowed by a person (allow_mass_delete). {sentence}" if plan.request.allow_mass_delete else sentence
+
+
 def _operations(findings: Findings) -> int:
     return findings.verdicts[Verdict.UPSERT] + findings.verdicts[Verdict.DELETE]
 
@@ -276,6 +435,16 @@ def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.
             blocking=True,
             description="Port accepted every delivery. Otherwise the run fails, and the watermark stays.",
         ),
+        dg.AssetCheckSpec(
+            "ledger_matches_inventory",
+            asset="port_deliveries",
+            description="After a full run, the ledger holds exactly what was found in Azure and what is held back.",
+        ),
+        dg.AssetCheckSpec(
+            "watermark_recent",
+            asset="port_deliveries",
+            description="The watermark, up to which every change has been delivered, is less than an hour old.",
+        ),
     ],
 )
 def port_deliveries(
@@ -291,7 +460,8 @@ def port_deliveries(
         report = deliver_changes(azure_change_set, port.sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan = azure_change_set.plan
-    watermark = plan.window.end if report.unsettled == 0 else plan.planned_from
+    after = state.store.target_state(plan.target)
+    watermark = after.watermark
     if report.error is not None:
         context.log.error(str(report.error))
     return dg.MaterializeResult(
@@ -323,7 +493,42 @@ def port_deliveries(
                 accepted=report.accepted.total(),
                 unsettled=report.unsettled,
             ),
+            _ledger_check(azure_change_set, report, after.ledger_rows),
+            _watermark_check(watermark, clock.now()),
         ],
+    )
+
+
+def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int) -> dg.AssetCheckResult:
+    kept = change_set.kept
+    if kept is None or report.unsettled:
+        return _check("ledger_matches_inventory", passed=True, description="Only a full run that settled can tell.")
+    return _check(
+        "ledger_matches_inventory",
+        passed=rows == kept,
+        description=f"The ledger holds {rows:,} entities; {kept:,} were found in Azure or are held back."
+        + ("" if rows == kept else " Launch full_sync with `force: true`, and tell the maintainers."),
+        ledger=rows,
+        found_or_held_back=kept,
+    )
+
+
+def _watermark_check(watermark: datetime | None, now: datetime) -> dg.AssetCheckResult:
+    age = None if watermark is None else now - watermark
+    recent = age is not None and age < _WATERMARK_WARNS_AFTER
+    told = (
+        "There is no watermark yet"
+        if age is None
+        else f"The watermark is {age / timedelta(minutes=1):,.0f} minutes old"
+    )
+    return _check(
+        "watermark_recent",
+        passed=recent,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{told}."
+        if recent
+        else f"{told}: changes since then may be missing in Port. The red check or failed run above says why; nothing "
+        "is lost, the next run that settles reads back to it.",
     )
 
 
@@ -394,6 +599,17 @@ def _findings_metadata(findings: Findings, frame: pd.DataFrame) -> dict[str, Any
         "unknown_deletes": findings.verdicts[Verdict.UNKNOWN_DELETE],
         "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
         "colliding": findings.verdicts[Verdict.COLLIDING],
+        "held_back_by_grace": findings.verdicts[Verdict.HELD],
+        "told_again": findings.resent,
+        **(
+            {
+                "port_held": findings.refill.held,
+                "missing_in_port": findings.refill.missing,
+                "unknown_in_port": findings.refill.added,
+            }
+            if findings.refill
+            else {}
+        ),
     }
 
 

@@ -173,6 +173,10 @@ class PortResource(_Resource):
         return self._sink
 
     @property
+    def api(self) -> Any:  # STUB
+        return None
+
+    @property
     def destination(self) -> str:
         """What names the Port that is delivered to. A secret: it holds the webhook's key."""
         self.check()

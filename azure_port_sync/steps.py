@@ -4,50 +4,27 @@ The assets call these steps one by one; `sync_once` calls them in a row. What a 
 as plain numbers, for whoever shows them.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pandas as pd
-
+from azure_port_sync.deciding import Catalog, ChangeSet, Findings, decide_changes
 from azure_port_sync.port import DeliveryReport, deliver
 from azure_port_sync.port.delivery import Row, Sink
 from azure_port_sync.resource_graph import AzureReader, Reading
 from azure_port_sync.state import StateStore
+from azure_port_sync.state.store import LEASE
 from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.decisions import Verdict, candidates, decide_all
-from azure_port_sync.sync.entities import identity
-from azure_port_sync.sync.errors import AzureError
-from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, frame_of, records
-from azure_port_sync.sync.windows import Mode, Plan, Window, plan
+from azure_port_sync.sync.errors import AzureError, GuardError, StateError
+from azure_port_sync.sync.guards import is_mass_deletion, mass_deletion_sentence
+from azure_port_sync.sync.planning import Plan
+from azure_port_sync.sync.request import Request
+from azure_port_sync.sync.rows import Kind, Operation, records
 
-#: How long a change record may wait for its row before the entity counts as deleted.
-PENDING_FOR = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class ChangeSet:
-    """The decided operations (columns of CHANGE_SET, in delivery order) and the plan that they belong to."""
-
-    frame: pd.DataFrame
-    plan: Plan
-
-
-@dataclass
-class Findings:
-    """What deciding has read and found: the numbers that a person asks for, and that the checks compare."""
-
-    subscriptions: int = 0
-    groups: int = 0
-    groups_in_scope: int = 0
-    records_read: int = 0
-    records_superseded: int = 0
-    records_reduced: int = 0
-    rows_read: int = 0
-    total_records: int = 0
-    candidates: int = 0
-    verdicts: dict[Verdict, int] = field(default_factory=dict)
-    queries: dict[str, str] = field(default_factory=dict)
+logger = logging.getLogger(__name__)
 
 
 def read_snapshot(reader: AzureReader) -> Reading:
@@ -65,217 +42,61 @@ def read_snapshot(reader: AzureReader) -> Reading:
     return reading
 
 
-def decide_changes(
-    reader: AzureReader,
-    store: StateStore,
-    clock: Clock,
-    *,
-    target: str,
-    snapshot: pd.DataFrame,
-    requested: Mode,
-    force: bool,
-    change_window: timedelta,
-) -> tuple[ChangeSet, Findings]:
-    """Read what the mode asks for, and decide every candidate against the ledger."""
-    return _Deciding(reader, store, clock, target, snapshot).run(requested, force, change_window)
+class _Claim:
+    """A target that is ours to deliver to, and the ledger as far as a delivery may touch it.
 
+    Dagster's queue keeps runs apart only while they come through it; this keeps them apart always. Whoever delivers
+    renews the claim as it goes along, and stops before its next request when another run has taken over.
+    """
 
-@dataclass
-class _Deciding:
-    """One decision in the making: what was read accumulates in `observations`, the later read below the earlier."""
+    def __init__(self, store: StateStore, clock: Clock, plan: Plan) -> None:
+        self._store = store
+        self._clock = clock
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._until = self._claim()
 
-    reader: AzureReader
-    store: StateStore
-    clock: Clock
-    target: str
-    snapshot: pd.DataFrame
-    observations: list[pd.DataFrame] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
-    known: pd.DataFrame = field(default_factory=pd.DataFrame)
+    def _claim(self) -> datetime:
+        """Claim the target. A run that was killed cannot give its claim up, so that is waited for, once."""
+        now = self._clock.now()
+        expires = self._store.claim(self._plan, now)
+        if expires is not None:
+            seconds = (expires - now).total_seconds()
+            logger.info("Another run has claimed this target; waiting %.0f s for it to show whether it lives", seconds)
+            self._clock.sleep(seconds)
+            now = self._clock.now()
+            if self._store.claim(self._plan, now) is not None:
+                raise StateError(
+                    "Another run is delivering to this target right now, so this one stops; nothing was sent. Run one "
+                    "sync at a time; the next tick reads everything that is missing."
+                )
+        return now + LEASE
 
-    def run(self, requested: Mode, force: bool, change_window: timedelta) -> tuple[ChangeSet, Findings]:
-        now = self.clock.now()
-        run_plan = plan(
-            target=self.target,
-            state=self.store.target_state(self.target),
-            requested=requested,
-            force=force,
-            fingerprint=self.reader.scope.fingerprint,
-            now=now,
-            change_window=change_window,
-        )
-        self._observe_containers(run_plan)
-        subscriptions = sorted(set(self.snapshot["subscription_id"]))
-        new_subscriptions = self.store.begin_reading(self.target, subscriptions, now)
-        pending = self.store.pending(self.target)
-        if run_plan.mode is Mode.FULL:
-            self._observe_rows(self.reader.inventory(subscriptions), "inventory")
-        else:
-            self._observe_new(new_subscriptions, run_plan)
-        self._observe_pending(pending)
-        self._observe_changes(run_plan, subscriptions)
-        self._observe_tombstoned(now)
-        if run_plan.mode is Mode.FULL:
-            self._observe_absent_resources()
-        frame = self._decide(run_plan, pending)
-        return ChangeSet(frame, run_plan), self.findings
+    def hold(self) -> None:
+        with self._lock:
+            now = self._clock.now()
+            left = self._until - now
+            if not LEASE / 2 < left <= LEASE:  # more than a lease is left when the clock has jumped back
+                self._until = self._store.renew(self._plan, now)
 
-    # -- containers -------------------------------------------------------------------------------------------------
-
-    def _observe_containers(self, run_plan: Plan) -> None:
-        """The snapshot, the known containers that it no longer shows, and what lay in those that went."""
-        snapshot = self.snapshot
-        groups = snapshot[snapshot["kind"] == Kind.RESOURCE_GROUP]
-        self.findings.subscriptions = int((snapshot["kind"] == Kind.SUBSCRIPTION).sum())
-        self.findings.groups = len(groups)
-        self.findings.groups_in_scope = int(groups["in_scope"].sum())
-        known = self.known = self.store.known_containers(self.target)
-        missing = known[~known["identifier"].isin(snapshot["identifier"])]
-        still_there = self.reader.containers(sorted(missing["azure_id"].str.lower())).frame
-        gone = missing[~missing["identifier"].isin(still_there["identifier"])]
-        self.observations += [snapshot, still_there, _absences(gone)]
-        if run_plan.mode is Mode.INCREMENTAL:
-            self._observe_emptied(snapshot, still_there, known)
-
-    def _observe_emptied(self, snapshot: pd.DataFrame, still_there: pd.DataFrame, known: pd.DataFrame) -> None:
-        """The known resources of containers that are gone or out of scope, whether or not Port knows the container.
-
-        A container that Azure does not show yet, and that Port does not know, proves nothing.
-        """
-        shown = _pairs(snapshot) | _pairs(still_there)
-        kept = _pairs(snapshot[snapshot["in_scope"]]) | _pairs(still_there[still_there["in_scope"]])
-        held = set(self.store.groups_with_resources(self.target))
-        emptied = sorted((held - kept) & (shown | _pairs(known)))
-        self.observations.append(_absences(self.store.known_resources_in(self.target, emptied)))
-
-    def _observe_new(self, new_subscriptions: list[str], run_plan: Plan) -> None:
-        """The resources of containers that no settled run has read: no change record need exist for them."""
-        if new_subscriptions:
-            self._observe_rows(self.reader.inventory(new_subscriptions), "inventory of new subscriptions")
-        settled = self.known[self.known["complete_after"] < run_plan.generation]
-        groups = self.snapshot[(self.snapshot["kind"] == Kind.RESOURCE_GROUP) & self.snapshot["in_scope"]]
-        new = groups[
-            ~groups["identifier"].isin(settled["identifier"]) & ~groups["subscription_id"].isin(new_subscriptions)
-        ]
-        if len(new):
-            pairs = list(zip(new["subscription_id"], new["resource_group"], strict=True))
-            self._observe_rows(self.reader.inventory_of_groups(pairs), "inventory of new resource groups")
-
-    # -- resources --------------------------------------------------------------------------------------------------
-
-    def _observe_rows(self, reading: Reading, label: str) -> None:
-        self.observations.append(reading.frame)
-        self._count(reading)
-        if reading.query:
-            self.findings.queries[label] = reading.query
-
-    def _count(self, reading: Reading) -> None:
-        self.findings.rows_read += reading.rows
-        self.findings.total_records += reading.total_records
-
-    def _observe_changes(self, run_plan: Plan, subscriptions: list[str]) -> None:
-        reading = self.reader.changes(run_plan.window, subscriptions)
-        self.observations.append(reading.frame)
-        self._count(reading)
-        self.findings.records_read = reading.rows
-        self.findings.records_reduced = len(candidates(reading.frame))
-        self.findings.records_superseded = reading.rows - len({id_.lower() for id_ in reading.frame["azure_id"]})
-        self.findings.queries["change records"] = reading.query
-
-    def _observe_pending(self, pending: pd.DataFrame) -> None:
-        """What waits for its row: the row, where Azure shows it by now, and else the record again until it expires."""
-        if pending.empty:
-            return
-        self._observe_rows(self.reader.resources(pending["azure_id"]), "rows of pending resources")
-        oldest = self.clock.now() - PENDING_FOR
-        waiting = [
-            {
-                **identity(row["azure_id"], row["type"], None),
-                "present": False,
-                "in_scope": False,
-                **({} if row["since"] <= oldest else {name: row[name] for name in ("change_type", "change_time")}),
-            }
-            for row in records(pending)
-        ]
-        self.observations.append(frame_of(waiting, OBSERVATION))
-
-    def _observe_tombstoned(self, now: datetime) -> None:
-        """Rows of which a Delete record is known and no newer one was read: their records, wherever they lay.
-
-        They may be rows that Azure still shows after a deletion, or have come back while nothing read their records.
-        """
-        buried = self.store.tombstones(self.target, now)
-        if buried.empty:
-            return
-        shown = candidates(concat(self.observations, OBSERVATION))
-        in_doubt = shown[
-            shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])
-        ]
-        if len(in_doubt):
-            since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
-            window = Window(since.to_pydatetime() - timedelta(seconds=1), now)
-            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], window), "records of resources in doubt")
-
-    def _observe_absent_resources(self) -> None:
-        """The known resources that no read has shown, each asked for by id, because absence proves nothing."""
-        seen = candidates(concat(self.observations, OBSERVATION))
-        absent = self.store.absent(self.target, seen)
-        if len(absent):
-            self._observe_rows(self.reader.resources(absent["azure_id"]), "known resources that were not seen")
-            self.observations.append(_absences(absent))
-
-    # -- deciding ---------------------------------------------------------------------------------------------------
-
-    def _decide(self, run_plan: Plan, pending: pd.DataFrame) -> pd.DataFrame:
-        found = candidates(concat(self.observations, OBSERVATION))
-        self.observations.clear()
-        comparison = self.store.compare(self.target, found, force=run_plan.force, now=run_plan.window.end)
-        undecided = found.iloc[comparison.positions]
-        decisions = decide_all(
-            undecided,
-            comparison.known,
-            unchanged=comparison.unchanged,
-            force=run_plan.force,
-            # Whoever filled the catalog before us left ghosts; until a run has settled, they are ours to remove.
-            delete_unknown=run_plan.planned_from is None or run_plan.known_before == 0,
-        )
-        self.findings.candidates = len(found)
-        self.findings.verdicts = decisions.verdicts
-        to_deliver = set(decisions.change_set["identifier"]) | set(decisions.pending["identifier"])
-        self.store.record_facts(
-            self.target,
-            pending=decisions.pending,
-            resolved=[identifier for identifier in pending["identifier"] if identifier not in to_deliver],
-            deleted=undecided,
-            now=run_plan.window.end,
-        )
-        self.store.read_again(run_plan, sorted(_pairs(decisions.deleted_for_scope)))
-        return decisions.change_set
-
-
-def _pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
-    """The (subscription id, resource group) pairs of these rows."""
-    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
-
-
-def _absences(known: pd.DataFrame) -> pd.DataFrame:
-    """Ledger rows as observations of entities that Azure shows no row for."""
-    return frame_of(records(known.assign(present=False, in_scope=False)), OBSERVATION)
-
-
-@dataclass(frozen=True)
-class _Settlements:
-    """The ledger, as far as a delivery may touch it."""
-
-    store: StateStore
-    clock: Clock
-    plan: Plan
+    def begin_deleting(self, containers: Sequence[Row]) -> None:
+        """Write ahead that these containers go, and with them all that is in them."""
+        self._store.begin_deleting_containers(self._plan, containers, self._clock.now())
 
     def begin_sending(self, rows: Sequence[Row]) -> None:
-        self.store.begin_sending(self.plan, rows, self.clock.now())
+        self._store.begin_sending(self._plan, rows, self._clock.now())
 
     def settle(self, rows: Sequence[Row]) -> None:
-        self.store.settle(self.plan, rows, self.clock.now())
+        self._store.settle(self._plan, rows, self._clock.now())
+
+
+@contextmanager
+def _claimed(store: StateStore, clock: Clock, plan: Plan) -> Iterator[_Claim]:
+    claim = _Claim(store, clock, plan)
+    try:
+        yield claim
+    finally:
+        store.release(plan)
 
 
 def deliver_changes(
@@ -288,17 +109,29 @@ def deliver_changes(
 ) -> DeliveryReport:
     """Deliver the change set, and move the watermark when all of it is settled.
 
-    What Port does not take is in the report; the watermark then stays. Raises StateError when another run has
-    settled this target since the change set was planned.
+    What Port does not take is in the report; the watermark then stays. Raises GuardError for a change set that must
+    not be delivered, and StateError when another run has settled this target since it was planned, or is delivering.
     """
-    store.check_plan(change_set.plan)
-    frame = change_set.frame
-    gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
-    store.begin_deleting_containers(change_set.plan, records(gone))
-    report = deliver(change_set.frame, sink, _Settlements(store, clock, change_set.plan), progress=progress)
-    if report.unsettled == 0:
-        store.finish(change_set.plan)
+    plan, frame = change_set.plan, change_set.frame
+    if change_set.objections:
+        raise GuardError(" ".join(change_set.objections))
+    with _claimed(store, clock, plan) as claim:
+        _guard(change_set, store)
+        gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
+        claim.begin_deleting(records(gone))
+        report = deliver(frame, sink, claim, progress=progress)
+        if report.unsettled == 0 and plan.settles:
+            store.finish(plan)
     return report
+
+
+def _guard(change_set: ChangeSet, store: StateStore) -> None:
+    """Whoever made the change set, and whenever: so many deletions need a person's word."""
+    request, frame = change_set.plan.request, change_set.frame
+    known = store.target_state(change_set.plan.target).ledger_rows
+    deletes = store.known_among(change_set.plan.target, frame[frame["operation"] == Operation.DELETE])
+    if not request.allow_mass_delete and is_mass_deletion(deletes, known, max_ratio=request.max_delete_ratio):
+        raise GuardError(mass_deletion_sentence(deletes, known, max_ratio=request.max_delete_ratio))
 
 
 @dataclass(frozen=True)
@@ -317,20 +150,26 @@ def sync_once(
     clock: Clock,
     *,
     target: str,
-    mode: Mode = Mode.INCREMENTAL,
-    force: bool = False,
+    run: str,
+    request: Request | None = None,
     change_window: timedelta = timedelta(minutes=15),
+    catalog: Catalog | None = None,
 ) -> Outcome:
-    """Read, decide, deliver, settle. Raises SyncError when it cannot; a refused delivery is in the report."""
+    """Read, decide, deliver, settle. `run` is a name that no other run has.
+
+    Raises SyncError when it cannot; a refused delivery is in the report.
+    """
     change_set, findings = decide_changes(
         reader,
         store,
         clock,
         target=target,
+        run=run,
         snapshot=read_snapshot(reader).frame,
-        requested=mode,
-        force=force,
+        request=request or Request(),
         change_window=change_window,
+        resend=not sink.verifies,
+        catalog=catalog,
     )
     report = deliver_changes(change_set, sink, store, clock)
     return Outcome(change_set.plan, findings, report)

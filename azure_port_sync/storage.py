@@ -15,16 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import PrivateAttr, TypeAdapter
 
+from azure_port_sync.deciding import ChangeSet
 from azure_port_sync.resources import instance_folder
-from azure_port_sync.steps import ChangeSet
+from azure_port_sync.sync.planning import Plan
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, to_frame, to_table
-from azure_port_sync.sync.windows import Plan
 
 #: No run lives longer than a day, and nothing else reads its values.
 _KEPT_SECONDS = 24 * 60 * 60
 
-_PLAN = TypeAdapter(Plan)
-_PLAN_KEY = b"azure_port_sync.plan"
+#: What a change set holds beside its frame.
+_Label = tuple[Plan, tuple[str, ...], int | None]
+_LABEL: TypeAdapter[_Label] = TypeAdapter(_Label)
+_LABEL_KEY = b"azure_port_sync.change_set"
 
 
 class RunValues(dg.ConfigurableIOManager):
@@ -45,7 +47,8 @@ class RunValues(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | ChangeSet) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         if isinstance(obj, ChangeSet):
-            table = to_table(obj.frame, CHANGE_SET).replace_schema_metadata({_PLAN_KEY: _PLAN.dump_json(obj.plan)})
+            label = _LABEL.dump_json((obj.plan, obj.objections, obj.kept))
+            table = to_table(obj.frame, CHANGE_SET).replace_schema_metadata({_LABEL_KEY: label})
         else:
             table = to_table(obj, OBSERVATION)
         pq.write_table(table, self._path(context.asset_key))
@@ -60,7 +63,7 @@ class RunValues(dg.ConfigurableIOManager):
             )
         table: pa.Table = pq.read_table(path)
         if context.dagster_type.typing_type is ChangeSet:
-            return ChangeSet(to_frame(table), _PLAN.validate_json(table.schema.metadata[_PLAN_KEY]))
+            return ChangeSet(to_frame(table), *_LABEL.validate_json(table.schema.metadata[_LABEL_KEY]))
         return to_frame(table)
 
     def _path(self, key: dg.AssetKey) -> Path:

@@ -31,6 +31,7 @@ NOTHING = Known()
 SAME, OTHER = Known("settled", "h"), Known("settled", "another")
 SENDING, FIRST_DELETE = Known("sending", "h"), Known("sending", None)
 BURIED = Known(tombstone=NOW)
+FOUND = Known("found", "h")
 
 
 def _shown(change: str | None = None, at: datetime | None = None, *, in_scope: bool = True) -> Candidate:
@@ -89,6 +90,19 @@ _TABLE: list[tuple[Candidate, Known, Verdict]] = [
     (_absent(), NOTHING, Verdict.UNKNOWN_DELETE),
     (_absent(), SAME, Verdict.DELETE),
     (_absent(), SENDING, Verdict.DELETE),
+    (_absent(), FOUND, Verdict.DELETE),
+    # Absence in a subscription that has vanished proves nothing yet; a Delete record and a row do.
+    (_absent()._replace(held=True), SAME, Verdict.HELD),
+    (_absent()._replace(held=True), SENDING, Verdict.HELD),
+    (_absent()._replace(held=True), NOTHING, Verdict.UNKNOWN_DELETE),
+    (_absent("Create", NOW)._replace(held=True), SAME, Verdict.PENDING),
+    (_absent("Delete", NOW)._replace(held=True), SAME, Verdict.DELETE),
+    (_shown()._replace(held=True), OTHER, Verdict.UPSERT),
+    (_shown(in_scope=False)._replace(held=True), SAME, Verdict.DELETE),
+    # What a rebuild found in Port: its content and its id are not known.
+    (_shown(), FOUND, Verdict.UPSERT),
+    (_shown(), FOUND._replace(azure_id="a guess"), Verdict.UPSERT),
+    (_shown(in_scope=False), FOUND, Verdict.DELETE),
     # A row that Azure shows on after a Delete record.
     (_shown(), BURIED, Verdict.TOMBSTONED),
     (_shown("Create", EARLIER), BURIED, Verdict.TOMBSTONED),
@@ -108,7 +122,7 @@ def test_force_turns_unchanged_into_upsert_and_nothing_else(
     candidate: Candidate, known: Known, verdict: Verdict
 ) -> None:
     forced = Verdict.UPSERT if verdict is Verdict.UNCHANGED else verdict
-    assert decide(candidate, known, force=True) is forced
+    assert decide(candidate._replace(resend=True), known) is forced
 
 
 @pytest.mark.parametrize(("candidate", "known", "verdict"), _TABLE)

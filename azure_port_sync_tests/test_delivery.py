@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import format_datetime
@@ -26,8 +26,10 @@ from azure_port_sync.state import StateStore
 from azure_port_sync.sync.decisions import DELIVERY_PHASES
 from azure_port_sync.sync.entities import canonical, delete_data, identity, observed_row
 from azure_port_sync.sync.errors import PortError
+from azure_port_sync.sync.planning import Plan
+from azure_port_sync.sync.request import Mode, Request
 from azure_port_sync.sync.rows import CHANGE_SET, Kind, Operation, frame_of, records
-from azure_port_sync.sync.windows import Mode, Plan, Window
+from azure_port_sync.sync.windows import Window
 from azure_port_sync_tests.conftest import NOW, SteppedClock
 
 _SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
@@ -70,6 +72,9 @@ class _Ledger:
         self.settled: list[str] = []
         self.groups: list[list[Row]] = []
 
+    def hold(self) -> None:
+        pass
+
     def begin_sending(self, rows: Sequence[Row]) -> None:
         self.groups.append(list(rows))
         self.begun += [row["identifier"] for row in rows]
@@ -78,15 +83,20 @@ class _Ledger:
         self.settled += [row["identifier"] for row in rows]
 
 
+def _ready() -> None:
+    """Nothing keeps a request from being sent."""
+
+
 class _Sink:
     """A sink that takes everything."""
 
     concurrency = 4
+    verifies = False
 
     def start(self) -> None:
         pass
 
-    def send(self, body: bytes) -> None:
+    def send(self, body: bytes, before_request: Callable[[], None]) -> None:
         pass
 
 
@@ -139,7 +149,7 @@ def test_sending_is_recorded_before_the_request_leaves(store: StateStore, tmp_pa
     class Sink(_Sink):
         concurrency = 1
 
-        def send(self, body: bytes) -> None:
+        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
             identifier = json.loads(body)["data"]["resourceId"].replace(" ", "_")
             with engine.connect() as connection:
                 found = connection.execute(
@@ -159,6 +169,9 @@ class _Settlements:
     def __init__(self, store: StateStore, plan: Plan) -> None:
         self._store, self._plan = store, plan
 
+    def hold(self) -> None:
+        self._store.renew(self._plan, NOW)
+
     def begin_sending(self, rows: Sequence[Row]) -> None:
         self._store.begin_sending(self._plan, rows, NOW)
 
@@ -167,13 +180,17 @@ class _Settlements:
 
 
 def _plan(store: StateStore) -> Plan:
+    """The plan of a run that may deliver."""
     generation = store.target_state("t").generation
-    return Plan("t", Mode.FULL, (), Window(NOW - timedelta(days=1), NOW), "scope", None, generation, False, 0)
+    window = Window(NOW - timedelta(days=1), NOW)
+    plan = Plan("t", "r", Request(), Mode.FULL, (), window, "scope", None, generation, 0)
+    assert store.claim(plan, NOW) is None
+    return plan
 
 
 def test_counts_of_accepted_refused_and_unsettled() -> None:
     class Sink(_Sink):
-        def send(self, body: bytes) -> None:
+        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
             if b"bad" in body:
                 raise RefusedError("no")
 
@@ -195,7 +212,7 @@ def test_a_port_error_stops_and_leaves_the_rest_unsent() -> None:
     sent: list[bytes] = []
 
     class Sink(_Sink):
-        def send(self, body: bytes) -> None:
+        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
             with lock:
                 sent.append(body)
             raise PortError("closed")
@@ -214,7 +231,7 @@ def test_a_port_error_amid_a_phase_keeps_what_was_accepted() -> None:
     sent: list[bytes] = []
 
     class Sink(_Sink):
-        def send(self, body: bytes) -> None:
+        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
             with lock:
                 sent.append(body)
                 if len(sent) > 150:
@@ -231,7 +248,7 @@ def test_a_port_error_amid_a_phase_keeps_what_was_accepted() -> None:
 
 def test_what_is_not_a_port_error_is_not_hidden() -> None:
     class Sink(_Sink):
-        def send(self, body: bytes) -> None:
+        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
             raise ZeroDivisionError(body)
 
     with pytest.raises(ZeroDivisionError):
@@ -319,7 +336,7 @@ _EVENT = event(_upsert(_resource("größe")))
 
 def test_the_signature_is_over_the_raw_body(sandbox: Sandbox, sink: WebhookSink) -> None:
     """The sandbox verifies it as Port documents it; the guide's script read the secret and never signed."""
-    sink.send(_EVENT)
+    sink.send(_EVENT, _ready)
     assert sandbox.port.requests == {202: 1}
 
 
@@ -328,7 +345,7 @@ def test_a_wrong_signature_names_the_setting(sandbox: Sandbox, clock: SteppedClo
     url = sandbox.environment()["PORT_WEBHOOK_INGEST_URL"]
     sink = _sink_to(url, clock, secret)
     with pytest.raises(PortError, match="PORT_WEBHOOK_SECRET") as error:
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     sink.close()
     _shows_no_key(error.value, url, "another secret")
 
@@ -368,13 +385,13 @@ def test_a_redirect_is_not_acceptance(sandbox: Sandbox, sink: WebhookSink, statu
 def test_transient_answers_are_retried(sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock, status: int) -> None:
     """The guide's script gave up after three tries, logged it, and ended with success."""
     sandbox.faults.add(Fault("port", status=status, times=5))
-    sink.send(_EVENT)
+    sink.send(_EVENT, _ready)
     assert (sandbox.port.requests, sink.retries, len(clock.slept)) == ({202: 1}, 5, 5)
 
 
 def test_a_connection_that_breaks_is_retried(sandbox: Sandbox, sink: WebhookSink) -> None:
     sandbox.faults.add(Fault("port", kind="reset", times=3))
-    sink.send(_EVENT)
+    sink.send(_EVENT, _ready)
     assert sandbox.port.requests == {202: 1}
 
 
@@ -383,7 +400,7 @@ def test_waits_as_long_as_port_asks(sandbox: Sandbox, sink: WebhookSink, clock: 
     started = clock.now()
     asked = format_datetime(started + timedelta(seconds=40), usegmt=True) if as_date else "40"
     sandbox.faults.add(Fault("port", status=429, headers={"Retry-After": asked}))
-    sink.send(_EVENT)
+    sink.send(_EVENT, _ready)
     assert timedelta(seconds=40) <= clock.now() - started < timedelta(seconds=60)
 
 
@@ -392,7 +409,7 @@ def test_a_malformed_retry_after_is_ignored(
     sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock, text: str
 ) -> None:
     sandbox.faults.add(Fault("port", status=503, headers={"Retry-After": text}))
-    sink.send(_EVENT)
+    sink.send(_EVENT, _ready)
     assert clock.now() - NOW < timedelta(minutes=1)
 
 
@@ -409,7 +426,7 @@ def test_port_that_stays_away_ends_in_one_sentence(sandbox: Sandbox, sink: Webho
     sandbox.faults.add(Fault("port", status=503, times=None))
     sink.start()
     with pytest.raises(PortError, match=r"10 minutes \(PORT_DELIVERY_DEADLINE_MINUTES\).*503") as error:
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     assert timedelta(minutes=10) <= clock.now() - NOW < timedelta(minutes=11)
     assert "\n" not in str(error.value)
 
@@ -420,7 +437,7 @@ def test_the_deadline_counts_from_the_last_acceptance(sandbox: Sandbox, sink: We
     for _ in range(6):
         sandbox.clock.advance(timedelta(minutes=9))
         sandbox.faults.add(Fault("port", status=503, times=2))
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     assert clock.now() - NOW > timedelta(minutes=54)
 
 
@@ -430,14 +447,14 @@ def test_a_very_long_retry_after_does_not_outlast_the_deadline(
     sandbox.faults.add(Fault("port", status=429, headers={"Retry-After": "86400"}, times=None))
     sink.start()
     with pytest.raises(PortError):
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     assert clock.now() - NOW < timedelta(hours=1)
 
 
 def test_an_event_over_ports_limit_is_refused_without_a_request(sandbox: Sandbox, sink: WebhookSink) -> None:
-    sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 8) + b'"}')
+    sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 8) + b'"}', _ready)
     with pytest.raises(RefusedError, match="524,289 bytes"):
-        sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 7) + b'"}')
+        sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 7) + b'"}', _ready)
     assert sandbox.port.requests == {202: 1}
 
 
@@ -501,7 +518,7 @@ def test_no_error_shows_the_key_when_nobody_listens(clock: SteppedClock, caplog:
     url = f"http://127.0.0.1:{port}/key-0123456789"
     sink = _sink_to(url, clock)
     with caplog.at_level(logging.DEBUG), pytest.raises(PortError, match="PORT_DELIVERY_DEADLINE_MINUTES") as error:
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     sink.close()
     _shows_no_key(error.value, url)
     shown = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
@@ -513,7 +530,7 @@ def test_an_answer_that_breaks_off_is_retried(clock: SteppedClock) -> None:
     with _speaking(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nabc") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError) as error:
-            sink.send(_EVENT)
+            sink.send(_EVENT, _ready)
         sink.close()
     _shows_no_key(error.value, f"{base}/key-0123456789")
 
@@ -522,7 +539,7 @@ def test_an_answer_that_is_not_http_is_retried(clock: SteppedClock) -> None:
     with _speaking(b"220 mail.example.com ESMTP\r\n") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError) as error:
-            sink.send(_EVENT)
+            sink.send(_EVENT, _ready)
         sink.close()
     _shows_no_key(error.value, f"{base}/key-0123456789")
 
@@ -544,7 +561,7 @@ def test_a_certificate_that_is_not_trusted_names_the_setting(sandbox: Sandbox, c
     url = f"{sandbox.azure_url}/key-0123456789"
     sink = _sink_to(url, clock)
     with pytest.raises(PortError, match="REQUESTS_CA_BUNDLE") as error:
-        sink.send(_EVENT)
+        sink.send(_EVENT, _ready)
     sink.close()
     _shows_no_key(error.value, url)
 

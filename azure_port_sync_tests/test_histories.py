@@ -1,20 +1,29 @@
 """Histories that once left the catalog wrong: each ends with quiet ticks and a catalog equal to the tenant."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from azure_port_sync import steps
+from azure_port_sync.deciding import ChangeSet, Findings, decide_changes
 from azure_port_sync.port import WebhookSink, delivery
+from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
+from azure_port_sync.state.store import LEASE
+from azure_port_sync.sync import guards
 from azure_port_sync.sync.decisions import Verdict
+from azure_port_sync.sync.errors import GuardError, SettingsError, StateError
+from azure_port_sync.sync.request import Mode, Part, Request
 from azure_port_sync.sync.scope import Scope
-from azure_port_sync.sync.windows import Mode
+from azure_port_sync.sync.windows import Window
 from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
 
 TICK = timedelta(minutes=15).total_seconds()
@@ -33,6 +42,9 @@ class World:
     reader_of: ReaderOf
     include: Mapping[str, str] | None = None
     exclude: Mapping[str, str] | None = None
+    runs: int = 0
+    other: str = ""  # the second subscription, where there is one
+    crowd: str = ""  # the group of many resources, where there is one
 
     def begin(self, tags: Mapping[str, str] | None = None) -> "World":
         self.reader = self.reader_of(Scope.of(include_tags=self.include, exclude_tags=self.exclude))
@@ -43,9 +55,18 @@ class World:
         self.tick()
         return self
 
-    def tick(self, mode: Mode = Mode.INCREMENTAL) -> steps.Outcome:
+    def tick(self, mode: Mode = Mode.INCREMENTAL, **more: Any) -> steps.Outcome:
         self.clock.sleep(TICK)
-        return steps.sync_once(self.reader, self.sink, self.store, self.clock, target="t", mode=mode)
+        self.runs += 1
+        return steps.sync_once(
+            self.reader,
+            self.sink,
+            self.store,
+            self.clock,
+            target="t",
+            run=str(self.runs),
+            request=Request(mode, **more),
+        )
 
     def tick_under(self, fault: Fault) -> None:
         """A run that a fault ends early."""
@@ -53,18 +74,24 @@ class World:
         assert self.tick().report.unsettled
         self.sandbox.faults.clear()
 
-    def deliver(self, snapshot: pd.DataFrame, *, mode: Mode = Mode.FULL) -> None:
-        """Decide on a snapshot that was taken earlier than the other reads, and deliver."""
-        change_set, _ = steps.decide_changes(
+    def decide(
+        self, request: Request, *, snapshot: pd.DataFrame | None = None, run: str = "decided"
+    ) -> tuple[ChangeSet, Findings]:
+        """Decide and deliver nothing; on a snapshot that may have been taken earlier than the other reads."""
+        return decide_changes(
             self.reader,
             self.store,
             self.clock,
             target="t",
-            snapshot=snapshot,
-            requested=mode,
-            force=False,
+            run=run,
+            snapshot=steps.read_snapshot(self.reader).frame if snapshot is None else snapshot,
+            request=request,
             change_window=timedelta(minutes=15),
         )
+
+    def deliver(self, snapshot: pd.DataFrame) -> None:
+        """A full run on a snapshot that was taken earlier than the other reads."""
+        change_set, _ = self.decide(Request(Mode.FULL), snapshot=snapshot)
         steps.deliver_changes(change_set, self.sink, self.store, self.clock)
 
     def ends_right(self) -> None:
@@ -232,5 +259,369 @@ def test_a_second_full_run_over_many_resources_sends_nothing(world: World) -> No
 
     outcome = world.tick(Mode.FULL)
 
-    assert outcome.report.total == 0
-    assert outcome.findings.verdicts[Verdict.UNCHANGED] == outcome.findings.candidates > 3000
+    assert outcome.report.total == outcome.findings.resent
+    assert outcome.findings.verdicts[Verdict.UNCHANGED] + outcome.findings.resent == outcome.findings.candidates > 3000
+
+
+def test_seven_full_runs_tell_everything_again_once(world: World) -> None:
+    """Port accepts what its mapping then drops: after a repair of the mapping, the catalog heals within a week."""
+    world.begin()
+    world.tenant.create_resources(
+        [{"group_id": world.group, "type": "microsoft.web/sites", "name": f"s{n}"} for n in range(40)]
+    )
+    world.tick()
+    known = world.store.target_state("t").ledger_rows
+    shares = [world.tick(Mode.FULL).findings.resent for _ in range(7)]
+    assert sum(shares) == known == 44
+    assert max(shares) < known / 2
+    world.sink.verifies = True
+    assert world.tick(Mode.FULL).report.total == 0
+
+
+# -- grace -----------------------------------------------------------------------------------------------------------
+
+
+def _held(world: World) -> dict[str, set[str]]:
+    return {blueprint: {e["title"] for e in held.values()} for blueprint, held in world.sandbox.held().items()}
+
+
+@pytest.fixture
+def two(world: World) -> World:
+    """A world with a second subscription, "Other", that has one group and one resource."""
+    world.begin()
+    world.other = world.tenant.add_subscription("Other")
+    group = world.tenant.add_group(world.other, "far", "westeurope")
+    world.tenant.create_resource(group, "microsoft.web/sites", "z")
+    world.tick()
+    return world
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+@pytest.mark.parametrize("loss", ["lose_subscription", "remove_subscription"])
+def test_a_subscription_that_vanished_keeps_its_entities_for_a_day(two: World, mode: Mode, loss: str) -> None:
+    before = _held(two)
+    getattr(two.tenant, loss)(two.subscription)
+    outcome = two.tick(mode)
+    assert outcome.findings.verdicts[Verdict.HELD] == 4
+    assert outcome.findings.in_grace.keys() == {two.subscription}
+    two.clock.sleep(timedelta(hours=24).total_seconds() - TICK - 1)
+    two.tick(mode)
+    assert _held(two) == before
+    two.tick(mode)
+    assert two.sandbox.compare().sentences() == []
+    assert two.tick(mode).findings.in_grace == {}
+
+
+def test_a_pause_of_days_does_not_use_up_the_grace(two: World) -> None:
+    before = _held(two)
+    two.clock.sleep(timedelta(days=3).total_seconds())
+    two.tenant.lose_subscription(two.subscription)
+    two.tick()
+    assert _held(two) == before
+
+
+@pytest.mark.parametrize("hours", [1, 30])
+def test_a_subscription_that_was_lost_and_returns_is_right_after_one_tick(two: World, hours: int) -> None:
+    """Its records lie before the window by then: what was deleted in the lost hour stayed in Port for ever."""
+    two.tenant.lose_subscription(two.subscription)
+    two.tick()
+    two.tenant.delete_resource(two.one)
+    two.tenant.tag_resource(two.two, {"while": "lost"})
+    two.tenant.rename_subscription(two.subscription, "Renamed")
+    late = two.tenant.add_group(two.subscription, "late", "westeurope")
+    two.tenant.create_resource(late, "microsoft.web/sites", "new")
+    for _ in range(2):
+        two.clock.sleep(timedelta(hours=hours / 2).total_seconds())
+        two.tick()
+    two.tenant.regain_subscription(two.subscription)
+    two.tick()
+    assert two.sandbox.compare().sentences() == []
+
+
+@pytest.mark.parametrize("hours", [1, 30])
+def test_a_subscription_of_which_one_group_stays_readable(two: World, hours: int) -> None:
+    """A role that shrinks for an hour from the subscription to one group must not empty the rest of it."""
+    world, tenant = two, two.tenant
+    rest = tenant.add_group(world.subscription, "rest", "westeurope")
+    gone = tenant.create_resource(rest, "microsoft.web/sites", "gone")
+    world.tick()
+    before = _held(world)
+    tenant.limit_subscription_to_group(world.subscription, world.group)
+    tenant.tag_resource(world.one, {"readable": "still"})
+    world.tick()
+    assert _held(world) == before  # the name of the subscription among it
+    assert any(
+        "readable" in (e["properties"]["tags"] or {}) for e in world.sandbox.held()["azureCloudResources"].values()
+    )
+    tenant.regain_subscription(world.subscription)
+    tenant.delete_resource(gone)
+    tenant.limit_subscription_to_group(world.subscription, world.group)
+    for _ in range(2):
+        world.clock.sleep(timedelta(hours=hours / 2).total_seconds())
+        world.tick()
+    if hours > 24:
+        assert world.sandbox.compare().sentences() == []
+    tenant.regain_subscription(world.subscription)
+    world.tick()
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_subscription_that_a_setting_excludes_has_no_grace(two: World) -> None:
+    two.reader = two.reader_of(Scope.of(excluded_subscription_ids=[two.other]))
+    assert two.tick().findings.in_grace == {}
+    assert _held(two)["azureSubscription"] == {"S"}
+
+
+def test_a_subscription_that_leaves_the_management_group_has_no_grace(world: World) -> None:
+    world.begin()
+    inside = world.tenant.add_subscription("Inside", management_groups=["contoso"])
+    world.reader = world.reader_of(Scope.of(management_groups=["contoso"]))
+    assert world.tick().findings.in_grace == {}  # what lies outside is readable, and left out by the setting
+    assert _held(world)["azureSubscription"] == {"Inside"}
+    world.tenant.add_subscription("Second", management_groups=["contoso"])
+    world.tick()
+    world.tenant.lose_subscription(inside)
+    assert world.tick().findings.in_grace.keys() == {inside}
+
+
+def test_a_named_subscription_that_was_never_readable_stops_the_run(two: World) -> None:
+    """Azure leaves it out without a word; nobody would notice that it is not synced."""
+    nowhere = "00000000-0000-4000-8000-000000000000"
+    two.reader = two.reader_of(Scope.of(subscription_ids=[two.subscription, two.other, nowhere]))
+    with pytest.raises(GuardError, match=f"AZURE_SUBSCRIPTION_IDS names {nowhere}, of which Azure shows .* nothing"):
+        two.tick()
+    two.reader = two.reader_of(Scope.of(subscription_ids=[two.subscription, two.other]))
+    two.tenant.lose_subscription(two.other)
+    assert two.tick().findings.in_grace.keys() == {two.other}  # this one was, and has its day
+
+
+def test_a_subscription_that_is_lost_while_it_is_read_stops_the_run(two: World) -> None:
+    before = _held(two)
+    snapshot = steps.read_snapshot(two.reader).frame
+    two.tenant.lose_subscription(two.other)
+    with pytest.raises(GuardError, match=f"Azure stopped showing {two.other} while this run was reading"):
+        two.deliver(snapshot)
+    assert _held(two) == before
+
+
+# -- the guard -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world of 24 entities, whose guard begins at 5 deletions."""
+    monkeypatch.setattr(guards, "FLOOR", 5)
+    world.begin()
+    world.crowd = world.tenant.add_group(world.subscription, "crowd", "westeurope")
+    world.tenant.create_resources(
+        [{"group_id": world.crowd, "type": "microsoft.web/sites", "name": f"s{n}"} for n in range(19)]
+    )
+    world.tick()
+    assert world.store.target_state("t").ledger_rows == 24
+    return world
+
+
+def test_a_mass_deletion_waits_for_a_persons_word(crowd: World) -> None:
+    before = _held(crowd)
+    crowd.tenant.delete_group(crowd.crowd)
+    for _ in range(2):
+        with pytest.raises(GuardError, match=r"would delete 20 of the 24 entities .*allow_mass_delete: true"):
+            crowd.tick()
+    assert _held(crowd) == before
+    assert crowd.tick(allow_mass_delete=True).report.accepted["delete"] == 20
+    assert crowd.sandbox.compare().sentences() == []
+    assert crowd.tick().report.total == 0  # the word was for one run
+
+
+@pytest.mark.parametrize(("deletes", "stops"), [(5, False), (6, False), (7, True)])
+def test_the_guard_allows_a_quarter_beyond_its_floor(crowd: World, deletes: int, stops: bool) -> None:
+    for n in range(deletes):
+        crowd.tenant.delete_resource(f"{crowd.crowd}/providers/microsoft.web/sites/s{n}")
+    with pytest.raises(GuardError) if stops else nullcontext():
+        crowd.tick()
+
+
+def test_another_ratio_can_be_asked_for(crowd: World) -> None:
+    crowd.tenant.delete_group(crowd.crowd)
+    assert crowd.tick(max_delete_ratio=0.9).report.accepted["delete"] == 20
+
+
+def test_delivering_applies_the_guard_itself(crowd: World) -> None:
+    """A change set that was planned while the ledger held more, or by a hand, is not waved through."""
+    crowd.tenant.delete_group(crowd.crowd)
+    change_set, _ = crowd.decide(Request(allow_mass_delete=True))
+    smuggled = replace(change_set, plan=replace(change_set.plan, request=Request()))
+    assert smuggled.objections == ()
+    with pytest.raises(GuardError, match="would delete 20 of the 24"):
+        steps.deliver_changes(smuggled, crowd.sink, crowd.store, crowd.clock)
+
+
+def test_deletes_of_what_nobody_knows_do_not_count(crowd: World, tmp_path: Path) -> None:
+    """A first run sends the deletes of a fortnight, so that ghosts of the script go."""
+    crowd.tenant.delete_group(crowd.crowd)
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as crowd.store:
+        assert crowd.tick().report.accepted["delete"] == 19  # the resources; no record of the group is read
+
+
+# -- a part, and a past window ---------------------------------------------------------------------------------------
+
+
+def test_a_part_is_delivered_again_and_the_watermark_stays(two: World) -> None:
+    state = two.store.target_state("t")
+    two.sandbox.port.catalog.delete("azureCloudResources", identifier_of(two.one), dependents=False)
+
+    outcome = two.tick(only=Part.of(resource_groups=["WEB"]))
+
+    assert outcome.report.accepted == {"upsert": 3}  # the group and both resources
+    assert two.sandbox.compare().sentences() == []
+    assert two.store.target_state("t") == state
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        (Part.of(subscriptions=["other"]), "Other far z"),
+        (Part.of(resource_types=["Microsoft.Web/sites"]), "x1 x2 z"),
+        (Part.of(resource_types=["Microsoft.Resources/subscriptions"]), "Other S"),
+        (Part.of(subscriptions=["other"], resource_types=["microsoft.web/sites"]), "z"),
+        (Part.of(resource_groups=["far", "web"], resource_types=["microsoft.web/sites"]), "x1 x2 z"),
+    ],
+    ids=str,
+)
+def test_a_part_is_what_lies_in_all_that_is_named(two: World, only: Part, told: str) -> None:
+    only = replace(only, subscriptions=tuple(two.other for _ in only.subscriptions))
+    before = two.sandbox.port.events
+    two.clock.sleep(TICK)
+    change_set, _ = two.decide(Request(only=only))
+    assert set(change_set.frame["name"]) == set(told.split())
+    assert set(change_set.frame["operation"]) == {"upsert"}
+    assert two.sandbox.port.events == before
+
+
+def test_a_part_removes_what_is_gone_from_it(two: World) -> None:
+    two.tenant.delete_resource(two.one)
+    two.tenant.delete_resource(two.two)
+    outcome = two.tick(only=Part.of(subscriptions=[two.subscription], resource_groups=["web"]))
+    assert outcome.report.accepted == {"delete": 2, "upsert": 1}
+    two.ends_right()
+
+
+def test_a_part_that_is_nowhere_is_one_sentence(two: World) -> None:
+    with pytest.raises(SettingsError, match="Nothing in Azure or in the ledger lies in nowhere, which `only` names"):
+        two.tick(only=Part.of(resource_groups=["web", "nowhere"]))
+
+
+def test_what_changes_elsewhere_meanwhile_is_left_to_the_next_tick(two: World) -> None:
+    two.tenant.tag_resource(two.one, {"changed": "yes"})
+    late = two.tenant.add_group(two.subscription, "late", "westeurope")
+    two.tenant.create_resource(late, "microsoft.web/sites", "new")
+    two.tick(only=Part.of(subscriptions=[two.other]))
+    two.tick()
+    assert two.sandbox.compare().sentences() == []
+
+
+def test_a_past_window_is_read_again(two: World) -> None:
+    """Somebody meddled with Port: what changed that morning is delivered again, as it is now."""
+    start = two.clock.now()
+    two.tenant.tag_resource(two.one, {"at": "first"})
+    two.tenant.delete_resource(two.two)
+    two.clock.sleep(60)
+    end = two.clock.now()
+    two.tick()
+    two.tenant.recreate_resource(two.two)
+    two.tenant.tag_resource(two.one, {"at": "last"})
+    two.tick()
+    for one in (two.one, two.two):
+        two.sandbox.port.catalog.delete("azureCloudResources", identifier_of(one), dependents=False)
+    state = two.store.target_state("t")
+    window = Window(start - timedelta(seconds=1), end)
+
+    assert two.tick(reread=window).report.total == 0  # Port has been told all of it
+    assert two.tick(reread=window, force=True, only=Part.of(resource_groups=["web"])).report.accepted["upsert"] >= 2
+
+    assert two.sandbox.compare().sentences() == []
+    assert two.store.target_state("t") == state
+
+
+# -- the lease -------------------------------------------------------------------------------------------------------
+
+
+class _Killed(BaseException):
+    """Nothing runs after it, as after SIGKILL."""
+
+
+def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.begin()
+    world.tenant.delete_resource(world.one)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "settle", _kill)
+        patched.setattr(world.store, "release", _kill)
+        with pytest.raises(_Killed):
+            world.tick()
+    world.clock.slept.clear()
+    change_set, _ = world.decide(Request(), run="next")
+    assert steps.deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
+    assert 0 < sum(world.clock.slept) <= LEASE.total_seconds()
+    world.ends_right()
+
+
+def _kill(*_: object) -> None:
+    raise _Killed
+
+
+def test_of_two_runs_at_once_one_stops_with_a_sentence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started from outside the queue: the second one finds the first delivering, and alive."""
+    world.begin()
+    world.tenant.delete_resource(world.one)
+    world.tenant.tag_resource(world.two, {"new": "yes"})
+    world.clock.sleep(TICK)
+    first, second = (world.decide(Request(), run=run)[0] for run in ("first", "second"))
+    begin, sleep = world.store.begin_sending, world.clock.sleep
+    stopped: list[str] = []
+
+    def meanwhile(*arguments: Any) -> None:
+        begin(*arguments)
+        if not stopped:
+            stopped.append("")
+            monkeypatch.setattr(world.clock, "sleep", lives_on)
+            with pytest.raises(StateError, match="Another run is delivering to this target right now") as error:
+                steps.deliver_changes(second, world.sink, world.store, world.clock)
+            stopped[0] = str(error.value)
+            monkeypatch.setattr(world.clock, "sleep", sleep)
+
+    def lives_on(seconds: float) -> None:
+        sleep(seconds)
+        world.store.renew(first.plan, world.clock.now())
+
+    monkeypatch.setattr(world.store, "begin_sending", meanwhile)
+    assert steps.deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
+    assert stopped
+    with pytest.raises(StateError, match="planned before another run settled"):
+        steps.deliver_changes(second, world.sink, world.store, world.clock)
+    world.ends_right()
+
+
+def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: World) -> None:
+    """A laptop that slept wakes up in the middle of a delivery that another run has taken over."""
+    world.begin()
+    for name in ("y1", "y2", "y3"):
+        world.tenant.create_resource(world.group, "microsoft.web/sites", name)
+    world.clock.sleep(TICK)
+    slow, quick = (world.decide(Request(), run=run)[0] for run in ("slow", "quick"))
+    send = world.sink.send
+    sent: list[int] = []
+
+    def falls_asleep(body: bytes, before_request: Any) -> None:
+        if not sent:
+            world.clock.sleep(2 * LEASE.total_seconds())
+            world.sink.send = send  # type: ignore[method-assign]
+            assert steps.deliver_changes(quick, world.sink, world.store, world.clock).unsettled == 0
+            sent.append(world.sandbox.port.events)
+        send(body, before_request)
+
+    world.sink.concurrency = 1
+    world.sink.send = falls_asleep  # type: ignore[method-assign]
+    with pytest.raises(StateError, match="taken this target over"):
+        steps.deliver_changes(slow, world.sink, world.store, world.clock)
+    assert world.sandbox.port.events == sent[0]
+    world.ends_right()

@@ -170,11 +170,6 @@ CHANGES: dict[str, Change] = {
         type="Microsoft.Web/sites",
         name="far",
     ),
-    "delete a subscription": lambda t, ids: t.remove_subscription(subscription_id=ids["dev"]),
-    "lose access to a subscription": lambda t, ids: t.lose_subscription(subscription_id=ids["dev"]),
-    "keep access to one group only": lambda t, ids: t.limit_subscription_to_group(
-        subscription_id=ids["prod"], group_id=ids["data"]
-    ),
 }
 
 

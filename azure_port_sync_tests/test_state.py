@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,17 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import Comparison, StateStore
 from azure_port_sync.state import tables as t
-from azure_port_sync.state.store import TOMBSTONE_FOR
+from azure_port_sync.state.store import LEASE, TOMBSTONE_FOR
 from azure_port_sync.sync.decisions import Known
 from azure_port_sync.sync.entities import identity
 from azure_port_sync.sync.errors import StateError
+from azure_port_sync.sync.planning import Plan, reasons_for_full
+from azure_port_sync.sync.request import Mode, Request
 from azure_port_sync.sync.rows import OBSERVATION, frame_of, records
-from azure_port_sync.sync.windows import Mode, Plan, Window, reasons_for_full
+from azure_port_sync.sync.subscriptions import Presence, Seen, presence
+from azure_port_sync.sync.windows import Window
 from azure_port_sync_tests.conftest import NOW
 
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -120,25 +123,48 @@ def _frame(*rows: Row) -> pd.DataFrame:
     return frame_of(rows, OBSERVATION)
 
 
-def _plan(store: StateStore, target: str = "t") -> Plan:
+def _plan(store: StateStore, target: str = "t", run: str = "r") -> Plan:
     state = store.target_state(target)
     window = Window(NOW - timedelta(minutes=25), NOW)
-    return Plan(target, Mode.FULL, (), window, "scope", state.watermark, state.generation, False, state.ledger_rows)
+    return Plan(
+        target,
+        run,
+        Request(),
+        Mode.FULL,
+        (),
+        window,
+        "scope",
+        state.watermark,
+        state.generation,
+        state.ledger_rows,
+        state.full_runs,
+    )
+
+
+def _claimed(store: StateStore, target: str = "t") -> Plan:
+    """A plan of a run that may deliver."""
+    plan = _plan(store, target)
+    assert store.claim(plan, NOW) is None
+    return plan
 
 
 def _tell(store: StateStore, *rows: Row, target: str = "t") -> None:
     """Deliver and settle these operations."""
-    plan = _plan(store, target)
+    plan = _claimed(store, target)
     store.begin_sending(plan, rows, NOW)
     store.settle(plan, rows, NOW)
 
 
 def _compare(store: StateStore, *rows: Row, force: bool = False, target: str = "t") -> dict[str, Known]:
     """What is known of the candidates that have to be decided, by name; the id that was told goes without saying."""
-    comparison = store.compare(target, _frame(*rows), force=force, now=NOW)
+    comparison = store.compare(target, _frame(*rows), resend=pd.Series([force] * len(rows), dtype=bool), now=NOW)
     assert comparison.unchanged == len(rows) - len(comparison.positions)
     told = zip(comparison.positions, comparison.known, strict=True)
     return {rows[n]["name"]: known._replace(azure_id=None) for n, known in told}
+
+
+def _comparison(store: StateStore, frame: pd.DataFrame, at: datetime = NOW) -> Comparison:
+    return store.compare("t", frame, resend=pd.Series(False, index=frame.index), now=at)
 
 
 def _names(frame: pd.DataFrame) -> set[str]:
@@ -162,14 +188,14 @@ def test_force_drops_nothing(store: StateStore) -> None:
 def test_what_is_being_sent_is_never_dropped(store: StateStore) -> None:
     """The acknowledgement was lost, so nobody knows which content Port holds."""
     _tell(store, _operation(_resource("x")))
-    store.begin_sending(_plan(store), [_operation(_resource("x"), content="new")], NOW)
+    store.begin_sending(_claimed(store), [_operation(_resource("x"), content="new")], NOW)
     for content in ("h", "new"):
         assert _compare(store, _shown(_resource("x"), content)) == {"x": Known("sending", "h")}
 
 
 def test_a_first_upsert_being_sent_is_known(store: StateStore) -> None:
     """Else a delete would not reach an entity whose acknowledgement was lost, and a ghost would stay."""
-    store.begin_sending(_plan(store), [_operation(_resource("x"))], NOW)
+    store.begin_sending(_claimed(store), [_operation(_resource("x"))], NOW)
     assert _compare(store, _absent(_resource("x"))) == {"x": Known("sending", None)}
 
 
@@ -203,7 +229,7 @@ def test_kinds_are_apart(store: StateStore) -> None:
 def test_comparing_keeps_the_order_of_the_candidates(store: StateStore) -> None:
     rows = [_shown(_resource(f"x{n}")) for n in range(50)]
     _tell(store, *[_operation(row) for row in rows[::3]])
-    comparison = store.compare("t", _frame(*rows), force=False, now=NOW)
+    comparison = _comparison(store, _frame(*rows), at=NOW)
     assert comparison.positions == [n for n in range(50) if n % 3]
 
 
@@ -218,7 +244,7 @@ def test_thousands_of_rows(store: StateStore) -> None:
     rows = [_resource(f"x{n:05d}", group=f"G{n % 7}") for n in range(6_000)]
     _tell(store, *[_operation(row) for row in rows[:5_500]])
     shown = [_shown(row, "h" if n % 2 else "new") for n, row in enumerate(rows)]
-    comparison = store.compare("t", _frame(*shown), force=False, now=NOW)
+    comparison = _comparison(store, _frame(*shown), at=NOW)
     assert comparison.unchanged == 2_750
     assert [known.state for known in comparison.known].count(None) == 500
     absent = store.absent("t", _frame(*shown[:1_000]))
@@ -232,7 +258,7 @@ def test_thousands_of_rows(store: StateStore) -> None:
 def test_absent_are_the_known_resources_that_no_read_showed(store: StateStore) -> None:
     told = [_resource("seen"), _resource("unseen"), _group("Web"), _subscription()]
     _tell(store, *map(_operation, told))
-    store.begin_sending(_plan(store), [_operation(_resource("sending"))], NOW)
+    store.begin_sending(_claimed(store), [_operation(_resource("sending"))], NOW)
     found = store.absent("t", _frame(_shown(_resource("seen")), _shown(_resource("new"))))
     assert _names(found) == {"unseen", "sending"}
     assert records(found[found["name"] == "unseen"])[0] == {**_resource("unseen"), "kind": "resource"}
@@ -255,7 +281,7 @@ def test_only_settled_and_equal_and_in_scope_is_dropped(
         if ledger == "settled":
             _tell(store, _operation(columns), target=target)
         elif ledger == "sending":
-            store.begin_sending(_plan(store, target), [_operation(columns)], NOW)
+            store.begin_sending(_claimed(store, target), [_operation(columns)], NOW)
         rows.append(
             {
                 "same": _shown(columns),
@@ -339,7 +365,7 @@ def test_an_unknown_target_has_settled_nothing(store: StateStore) -> None:
 
 
 def test_finish_moves_the_watermark_to_the_windows_end(store: StateStore) -> None:
-    store.finish(_plan(store))
+    store.finish(_claimed(store))
     state = store.target_state("t")
     assert (state.watermark, state.fingerprint, state.generation) == (NOW, "scope", 1)
     assert state.watermark is not None
@@ -348,49 +374,65 @@ def test_finish_moves_the_watermark_to_the_windows_end(store: StateStore) -> Non
 
 def test_a_plan_settles_once(store: StateStore) -> None:
     """Of two runs that planned from one watermark, the slower one must not put it back."""
-    plan = _plan(store)
-    slower = replace(plan, window=Window(plan.window.start, NOW - timedelta(hours=1)))
+    plan = _claimed(store)
+    slower = replace(plan, run="slower", window=Window(plan.window.start, NOW - timedelta(hours=1)))
     store.finish(plan)
     for late in (plan, slower):
-        with pytest.raises(StateError, match="Another run settled"):
+        with pytest.raises(StateError, match="has settled it meanwhile"):
             store.finish(late)
         with pytest.raises(StateError, match="incremental_sync"):
-            store.check_plan(late)
+            store.claim(late, NOW)
     assert store.target_state("t").watermark == NOW
-    store.check_plan(_plan(store))
-    store.finish(_plan(store))
+    store.finish(_claimed(store))
+
+
+def _read(store: StateStore, *ids: str, run: str = "r") -> list[str]:
+    """See and read these subscriptions; those that are new."""
+    found = presence(store.subscriptions("t"), dict.fromkeys(ids, True), given_up=(), now=NOW)
+    store.remember_subscriptions(_plan(store, run=run), found)
+    return sorted(found.new)
 
 
 def test_new_subscriptions_are_those_that_no_settled_run_read(store: StateStore) -> None:
-    def read(*ids: str) -> list[str]:
-        return store.begin_reading("t", ids, NOW)
-
-    plan = _plan(store)
-    assert read("b", "a") == ["a", "b"]
-    assert read("a", "b") == ["a", "b"]  # the first run did not settle
-    store.finish(plan)
-    assert read("a", "b") == []
-    assert read("a", "b", "c") == ["c"]
-    assert read("a", "b", "c") == ["c"]  # read by a run that failed
-    store.finish(_plan(store))
-    assert read("a", "b", "c") == []
+    assert _read(store, "b", "a") == ["a", "b"]
+    assert _read(store, "a", "b") == ["a", "b"]  # the first run did not settle
+    store.finish(_claimed(store))
+    assert _read(store, "a", "b") == []
+    assert _read(store, "a", "b", "c") == ["c"]
+    assert _read(store, "a", "b", "c") == ["c"]  # read by a run that failed
+    store.finish(_claimed(store))
+    assert _read(store, "a", "b", "c") == []
 
 
 def test_a_subscription_that_returns_is_new(store: StateStore) -> None:
     """What changed while it could not be read left no record that can be read now."""
-    plan = _plan(store)
-    store.begin_reading("t", ["a", "b"], NOW)
-    store.finish(plan)
-    plan = _plan(store)
-    assert store.begin_reading("t", ["a"], NOW) == []
-    store.finish(plan)
-    assert store.begin_reading("t", ["a", "b"], NOW) == ["b"]
+    _read(store, "a", "b")
+    store.finish(_claimed(store))
+    assert _read(store, "a") == []
+    store.finish(_claimed(store))
+    assert _read(store, "a", "b") == ["b"]
+
+
+def test_a_subscription_is_not_taken_as_read_by_a_run_that_did_not_see_it(store: StateStore) -> None:
+    """Of two runs at once, the one that settles may be the one that could not read it."""
+    _read(store, "a", run="r")
+    _read(store, "a", "b", run="another")
+    store.finish(_claimed(store))
+    assert "b" in _read(store, "a", "b")
+
+
+def test_what_is_remembered_of_a_subscription_comes_back(store: StateStore) -> None:
+    seen = {"a": Seen(True, False), "b": Seen(False, False), "c": Seen(True, False, NOW)}
+    store.remember_subscriptions(_plan(store), Presence(seen, frozenset("ab"), {"c": NOW}))
+    assert store.subscriptions("t") == seen
+    store.remember_subscriptions(_plan(store), Presence({"a": seen["b"]}, frozenset("a"), {}))
+    assert store.subscriptions("t") == {"a": seen["b"]}
 
 
 def test_containers_of_a_run_that_did_not_settle_are_not_complete(store: StateStore) -> None:
     """A group told by a failed run still needs its resources inventoried."""
     _tell(store, _operation(_group("Old")))
-    store.finish(_plan(store))
+    store.finish(_claimed(store))
     _tell(store, _operation(_group("New")), _operation(_group("Old"), content="new"), _operation(_resource("x")))
     generation = store.target_state("t").generation
     known = {row["name"]: row["complete_after"] for row in records(store.known_containers("t"))}
@@ -398,16 +440,122 @@ def test_containers_of_a_run_that_did_not_settle_are_not_complete(store: StateSt
     assert generation == 1
 
 
-def test_a_state_of_an_older_schema_turns_a_run_full(store: StateStore, url: str) -> None:
-    """Whose columns mean something else; the design promises a full sync."""
+_FIRST_SCHEMA = """
+    DROP TABLE target; DROP TABLE subscription_seen;
+    CREATE TABLE target (target VARCHAR(64) PRIMARY KEY, schema_version INTEGER NOT NULL, watermark TIMESTAMP,
+        fingerprint VARCHAR(64), generation INTEGER NOT NULL, lease_holder VARCHAR(64), lease_expires TIMESTAMP);
+    CREATE TABLE subscription_seen (target VARCHAR(64), subscription_id VARCHAR(64), seen_at TIMESTAMP NOT NULL,
+        in_last_reading BOOLEAN NOT NULL, generation INTEGER, PRIMARY KEY (target, subscription_id));
+    INSERT INTO target VALUES ('t', 1, '2026-11-23 09:45:00', 'scope', 1, NULL, NULL);
+    INSERT INTO subscription_seen VALUES ('t', 'a', '2026-11-23 09:45:00', TRUE, 1)
+"""
+
+
+def test_a_state_of_an_older_schema_keeps_its_ledger_and_turns_a_run_full(store: StateStore, url: str) -> None:
+    """Without the ledger, what was deleted meanwhile would stay in Port for ever."""
     _tell(store, _operation(_resource("x")))
-    store.finish(_plan(store))
-    assert reasons_for_full(store.target_state("t"), fingerprint="scope", now=NOW) == ()
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
-        connection.execute(sa.update(t.target).values(schema_version=t.SCHEMA_VERSION - 1))
+        for statement in _FIRST_SCHEMA.split(";"):
+            connection.execute(sa.text(statement))
     engine.dispose()
-    assert reasons_for_full(store.target_state("t"), fingerprint="scope", now=NOW) != ()
+
+    again = StateStore(url)
+
+    state = again.target_state("t")
+    assert reasons_for_full(state, fingerprint="scope", now=NOW) == ("the state was written by another version",)
+    assert (state.ledger_rows, state.generation) == (1, 1)
+    assert again.subscriptions("t") == {"a": Seen(True, True)}
+    _read(again, "a", "b")
+    again.finish(_claimed(again))
+    assert reasons_for_full(again.target_state("t"), fingerprint="scope", now=NOW) == ()
+    again.close()
+
+
+# -- the lease -------------------------------------------------------------------------------------------------------
+
+
+def test_only_one_run_claims_a_target(store: StateStore) -> None:
+    mine, other = _plan(store), _plan(store, run="other")
+    assert store.claim(mine, NOW) is None
+    assert store.claim(mine, NOW) is None  # again, by the same run
+    assert store.claim(other, NOW + timedelta(seconds=1)) == NOW + LEASE
+    assert store.claim(other, NOW + LEASE) is None
+    with pytest.raises(StateError, match="taken this target over"):
+        store.renew(mine, NOW + LEASE)
+
+
+def test_a_claim_lives_as_long_as_it_is_renewed(store: StateStore) -> None:
+    mine, other = _claimed(store), _plan(store, run="other")
+    store.renew(mine, NOW + LEASE / 2)
+    store.begin_sending(mine, [_operation(_resource("x"))], NOW + LEASE)
+    store.settle(mine, [_operation(_resource("x"))], NOW + LEASE * 1.5)
+    assert store.claim(other, NOW + LEASE * 2) == NOW + LEASE * 2.5
+
+
+@pytest.mark.parametrize("verb", ["begin_sending", "settle", "begin_deleting_containers"])
+def test_a_run_that_was_taken_over_writes_nothing(store: StateStore, verb: str) -> None:
+    mine, other = _claimed(store), _plan(store, run="other")
+    assert store.claim(other, NOW + LEASE) is None
+    with pytest.raises(StateError, match="taken this target over"):
+        getattr(store, verb)(mine, [_operation(_group("Web"))], NOW + LEASE)
+    assert store.target_state("t").ledger_rows == 0
+    with pytest.raises(StateError, match="taken this target over"):
+        store.finish(mine)
+    store.release(mine)  # of what is not ours any more
+    store.finish(other)
+
+
+def test_a_claim_that_is_given_up_is_free(store: StateStore) -> None:
+    mine = _claimed(store)
+    store.release(mine)
+    assert store.claim(_plan(store, run="other"), NOW) is None
+
+
+def test_a_claim_of_the_far_future_is_not_believed(store: StateStore) -> None:
+    """The clock was ahead when it was made; waiting for its end could take years."""
+    assert store.claim(_plan(store), NOW + timedelta(days=400)) is None
+    assert store.claim(_plan(store, run="other"), NOW) is None
+
+
+# -- rebuilding ------------------------------------------------------------------------------------------------------
+
+
+def test_a_refill_makes_the_ledger_what_port_holds(store: StateStore) -> None:
+    _tell(store, *[_operation(_resource(name)) for name in ("kept", "lost")], _operation(_group("Web")))
+    store.finish(_claimed(store))
+    before = _plan(store)
+    held = [_resource("kept"), _resource("added"), _group("Web")]
+
+    found = store.refill("t", _frame(*[_absent({**row, "name": "?"}) for row in held]), NOW)
+
+    assert (found.held, found.missing, found.added) == (3, 1, 1)
+    assert {name: known.state for name, known in _compare(store, *map(_shown, [*held, _resource("lost")])).items()} == {
+        "kept": "found",
+        "added": "found",
+        "Web": "found",
+        "lost": None,
+    }
+    assert _names(store.known_resources_in("t", [(_SUB, "web")])) == {"kept", "?"}  # what was known better stays
+    assert store.target_state("t").watermark is None
+    with pytest.raises(StateError, match="planned before another run settled"):
+        store.claim(before, NOW)
+
+
+def test_a_refill_of_one_target_leaves_the_others_alone(store: StateStore) -> None:
+    _tell(store, _operation(_resource("x")), target="u")
+    _tell(store, _operation(_resource("x")))
+    store.refill("t", _frame(), NOW)
+    assert store.target_state("t").ledger_rows == 0
+    assert _compare(store, _shown(_resource("x")), target="u") == {}
+
+
+def test_known_among_counts_what_the_ledger_holds(store: StateStore) -> None:
+    _tell(store, _operation(_resource("x")), _operation(_group("Web")))
+    disguised = {**_absent(_resource("x")), "kind": "resourceGroup"}
+    assert store.known_among("t", _frame(_absent(_resource("x")), _absent(_resource("y")), _absent(_group("Web")))) == 2
+    assert store.known_among("t", _frame(disguised)) == 0
+    assert store.known_among("t", _frame()) == 0
 
 
 # -- pending and tombstones ------------------------------------------------------------------------------------------
@@ -444,8 +592,8 @@ def test_no_pending_is_an_empty_frame(store: StateStore) -> None:
 
 
 def _tombstone(store: StateStore, name: str = "x", after: timedelta = timedelta(0)) -> Any:
-    comparison = store.compare("t", _frame(_shown(_resource(name))), force=False, now=NOW + after)
-    return comparison.known[0].tombstone
+    comparison = _comparison(store, _frame(_shown(_resource(name))), at=NOW + after)
+    return next(comparison.known).tombstone
 
 
 def test_a_delete_record_leaves_a_tombstone_for_48_hours(store: StateStore) -> None:
@@ -488,8 +636,8 @@ def test_targets_are_apart(store: StateStore) -> None:
     _tell(store, *map(_operation, rows))
     _facts(store, pending=[_absent(_resource("p"), change_type="Create", change_time=NOW)])
     _facts(store, deleted=[_absent(_resource("q"), change_type="Delete", change_time=NOW)])
-    store.begin_reading("t", [_SUB], NOW)
-    store.finish(_plan(store))
+    _read(store, _SUB)
+    store.finish(_claimed(store))
 
     assert store.target_state("u").ledger_rows == 0
     assert set(_compare(store, *map(_shown, [*rows, _resource("q")]), target="u").values()) == {Known()}
@@ -497,14 +645,14 @@ def test_targets_are_apart(store: StateStore) -> None:
     assert store.known_containers("u").empty
     assert store.known_resources_in("u", [(_SUB, "web")]).empty
     assert store.absent("u", _frame()).empty
-    assert store.begin_reading("u", [_SUB], NOW) == [_SUB]
+    assert store.subscriptions("u") == {}
     _tell(store, _operation(_subscription(), "delete"), target="u")
     assert store.target_state("t").ledger_rows == 3
 
 
 def test_state_outlives_the_process(store: StateStore, url: str) -> None:
     _tell(store, _operation(_resource("x")))
-    store.finish(_plan(store))
+    store.finish(_claimed(store))
     again = StateStore(url)
     try:
         assert again.target_state("t").watermark == NOW
@@ -570,7 +718,7 @@ def _effort(folder: Path, entities: int) -> int:
     opened._engine.dispose()
     sa.event.listen(opened._engine, "connect", lambda connection, _: connection.set_progress_handler(count, 1000))
     shown = _frame(*map(_shown, names))
-    assert opened.compare("t", shown, force=False, now=NOW).unchanged == entities
+    assert _comparison(opened, shown).unchanged == entities
     assert opened.absent("t", shown).empty
     opened.close()
     return steps

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azure_port_sync.sync.windows import Mode, Plan, TargetState, plan
+from azure_port_sync.sync.errors import SettingsError
+from azure_port_sync.sync.planning import Plan, TargetState, plan
+from azure_port_sync.sync.request import Mode, Part, Request
+from azure_port_sync.sync.windows import Window
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 RECENT = TargetState(NOW - timedelta(minutes=15), "scope", generation=3, ledger_rows=10)
@@ -18,16 +21,16 @@ def _plan(
     state: TargetState = RECENT,
     *,
     requested: Mode = Mode.INCREMENTAL,
-    force: bool = False,
+    request: Request | None = None,
     fingerprint: str = "scope",
     now: datetime = NOW,
     change_window: timedelta = timedelta(minutes=15),
 ) -> Plan:
     return plan(
         target="t",
+        run="r",
         state=state,
-        requested=requested,
-        force=force,
+        request=request or Request(requested),
         fingerprint=fingerprint,
         now=now,
         change_window=change_window,
@@ -60,7 +63,7 @@ def test_settled_windows_leave_no_gap(runs: list[tuple[timedelta, bool, int]]) -
 @given(
     st.timedeltas(timedelta(days=-30), timedelta(days=30)) | st.none(),
     st.integers(1, 60 * 24 * 7),
-    st.sampled_from(Mode),
+    st.sampled_from([Mode.INCREMENTAL, Mode.FULL]),
 )
 def test_window_starts_before_the_watermark_and_within_retention(
     age: timedelta | None, minutes: int, requested: Mode
@@ -85,11 +88,13 @@ def test_incremental_while_the_watermark_is_recent() -> None:
 
 
 _TURNS_FULL = {
-    "no run has settled": replace(RECENT, watermark=None),
+    "no run has settled": TargetState(None, None, 0, 0),
     "the ledger is empty": replace(RECENT, ledger_rows=0),
     "in the future": replace(RECENT, watermark=NOW + timedelta(seconds=1)),
     "older than 7 days": replace(RECENT, watermark=NOW - timedelta(days=7, seconds=1)),
     "scope settings have changed": replace(RECENT, fingerprint="another"),
+    "written by another version": replace(RECENT, schema_is_current=False),
+    "filled from what Port holds": replace(RECENT, watermark=None),
 }
 
 
@@ -123,9 +128,40 @@ def test_full_asked_for_hides_no_other_reason() -> None:
 
 @given(st.booleans())
 def test_force_travels_and_leaves_the_mode_alone(force: bool) -> None:
-    made = _plan(force=force)
-    assert (made.force, made.mode) == (force, Mode.INCREMENTAL)
+    made = _plan(request=Request(force=force))
+    assert (made.resends_all, made.mode) == (force, Mode.INCREMENTAL)
 
 
 def test_a_window_reads_as_text() -> None:
     assert str(_plan().window) == "(2026-11-23 09:35:00, 2026-11-23 10:00:00] UTC"
+
+
+# -- a part, and a past window ---------------------------------------------------------------------------------------
+
+PAST = Window(NOW - timedelta(hours=6), NOW - timedelta(hours=5))
+
+
+def test_a_part_moves_no_watermark_and_is_told_again() -> None:
+    made = _plan(request=Request(Mode.FULL, only=Part.of(resource_groups=["Web"])))
+    assert (made.mode, made.settles, made.resends_all) == (Mode.PARTIAL, False, True)
+    assert made.reasons == ("a part was asked for again: only resource groups web; the watermark stays",)
+
+
+@pytest.mark.parametrize("only", [Part(), Part.of(subscriptions=["A"])])
+def test_a_past_window_moves_no_watermark_and_tells_only_what_differs(only: Part) -> None:
+    made = _plan(request=Request(only=only, reread=PAST))
+    assert (made.mode, made.settles, made.resends_all, made.window) == (Mode.PARTIAL, False, False, PAST)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(PAST.end, PAST.start),
+        Window(PAST.start, NOW + timedelta(seconds=1)),
+        Window(NOW - timedelta(days=15), PAST.end),
+    ],
+    ids=["backwards", "in the future", "older than the records"],
+)
+def test_a_window_that_cannot_be_read_again_is_one_sentence(window: Window) -> None:
+    with pytest.raises(SettingsError, match=r"`reread`.*14 days ago.*Write e\.g\. reread: {start: "):
+        _plan(request=Request(reread=window))

@@ -5,10 +5,13 @@ killed between the two repeats at most a group and what was in flight, and all o
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import pandas as pd
@@ -24,24 +27,34 @@ logger = logging.getLogger(__name__)
 #: Operations that are marked and handed to the threads together: many, so that a slow answer holds up few threads.
 _SENT_TOGETHER = 1000
 
-#: Answers that are written to the ledger together: few, because a kill repeats them.
+#: Answers that are written to the ledger together: few and soon, because a kill repeats them. The seconds are real
+#: ones, as the kill is.
 _SETTLED_TOGETHER = 100
+_SETTLED_WITHIN_SECONDS = 1.0
 
 Row = dict[str, Any]
 
 
 class Sink(Protocol):
-    """A way into Port."""
+    """A way into Port.
+
+    `verifies`: its answers say what became of each entity, not only that it was accepted.
+    """
 
     concurrency: int
+    verifies: bool
 
     def start(self) -> None: ...
 
-    def send(self, body: bytes) -> None: ...
+    def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        """Send one event. `before_request` comes before each attempt, and stops it by raising."""
+        ...
 
 
 class Settlements(Protocol):
-    """Where the progress of a delivery is recorded."""
+    """Where the progress of a delivery is recorded. Every verb raises StateError when another run has taken over."""
+
+    def hold(self) -> None: ...
 
     def begin_sending(self, rows: Sequence[Row]) -> None: ...
 
@@ -82,7 +95,7 @@ def deliver(
     try:
         for group in _groups(change_set):
             settlements.begin_sending(group)
-            sending = {pool.submit(sink.send, event(row)): row for row in group}
+            sending = {pool.submit(sink.send, event(row), settlements.hold): row for row in group}
             for done in _settlement_groups(sending):
                 _settle(done, settlements, report)
                 progress(report.done, report.total)
@@ -107,14 +120,18 @@ def _groups(change_set: pd.DataFrame) -> Iterator[list[Row]]:
 
 def _settlement_groups(sending: Mapping[Future[None], Row]) -> Iterator[list[tuple[Row, Future[None]]]]:
     """The answers as they come in, as many at a time as are settled together."""
-    done: list[tuple[Row, Future[None]]] = []
-    for future in as_completed(sending):
-        done.append((sending[future], future))
-        if len(done) == _SETTLED_TOGETHER:
-            yield done
-            done = []
-    if done:
-        yield done
+    answered: SimpleQueue[Future[None]] = SimpleQueue()
+    for future in sending:
+        future.add_done_callback(answered.put)
+    left = len(sending)
+    while left:
+        done = [answered.get()]
+        until = time.monotonic() + _SETTLED_WITHIN_SECONDS
+        with suppress(Empty):
+            while len(done) < min(left, _SETTLED_TOGETHER):
+                done.append(answered.get(timeout=max(until - time.monotonic(), 0.0)))
+        left -= len(done)
+        yield [(sending[future], future) for future in done]
 
 
 def _settle(outcomes: list[tuple[Row, Future[None]]], settlements: Settlements, report: DeliveryReport) -> None:

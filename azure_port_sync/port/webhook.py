@@ -7,7 +7,7 @@ The ingest URL holds the webhook's key and is a secret: no error of this module 
 import hashlib
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -55,6 +55,8 @@ class _TransientError(Exception):
 class WebhookSink:
     """Sends events to one webhook. Safe to share between threads."""
 
+    verifies = False
+
     def __init__(
         self,
         url: str,
@@ -89,8 +91,8 @@ class WebhookSink:
         """Begin to measure the time in which Port accepts nothing."""
         self._last_accepted = self._clock.now()
 
-    def send(self, body: bytes) -> None:
-        """Return when Port has accepted the event.
+    def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        """Return when Port has accepted the event. `before_request` comes before each attempt.
 
         Raises RefusedError when Port refuses this event, PortError when it refuses all of them or stays
         unreachable past the deadline.
@@ -106,7 +108,7 @@ class WebhookSink:
             reraise=True,
         )
         try:
-            retrying(self._post, body)
+            retrying(self._post, body, before_request)
         except _TransientError as error:
             minutes = int(self._deadline.total_seconds() // 60)
             raise PortError(
@@ -114,7 +116,8 @@ class WebhookSink:
                 "The watermark stays where it is, and the next run delivers what is missing."
             ) from None
 
-    def _post(self, body: bytes) -> None:
+    def _post(self, body: bytes, before_request: Callable[[], None]) -> None:
+        before_request()
         headers = {}
         if self._secret:
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()

@@ -1,6 +1,6 @@
 """The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,10 @@ _LISTED = 500
 _IN_FLIGHT = 4
 
 
+#: A type that no resource has: an empty restriction would be none.
+_NO_TYPE = ("none/none",)
+
+
 @dataclass(frozen=True)
 class Reading:
     """The observations of one kind of read, in the columns of OBSERVATION, and the query that gave them."""
@@ -54,6 +58,12 @@ class AzureReader:
         self.graph = graph
         self.scope = scope
         self._batch_size = batch_size
+
+    def of_types(self, resource_types: Collection[str]) -> "AzureReader":
+        """Reads the part of the scope that is of these (lower-case) types."""
+        wanted = set(resource_types) & set(self.scope.resource_types or resource_types)
+        scope = replace(self.scope, resource_types=tuple(sorted(wanted)) or _NO_TYPE)
+        return AzureReader(self.graph, scope, batch_size=self._batch_size)
 
     def containers(self, ids: Sequence[str] | None = None) -> Reading:
         """The snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
@@ -91,6 +101,10 @@ class AzureReader:
         return self._read(
             [kql.resources(self.scope, ids=part) for part in _listed(ids)], self._everywhere(), self._resource
         )
+
+    def readable(self, subscriptions, *, anywhere=False):  # STUB
+        shown = self.containers().frame
+        return set(shown["subscription_id"]) & set(subscriptions)
 
     def changes(self, window: Window, subscriptions: Sequence[str]) -> Reading:
         """The change records of the window, one observation a record."""

@@ -1,5 +1,5 @@
 """What the sync remembers between runs: one SQL database, SQLite or Postgres, reached only through `StateStore`."""
 
-from azure_port_sync.state.store import Comparison, StateStore
+from azure_port_sync.state.store import Comparison, Refill, StateStore
 
-__all__ = ["Comparison", "StateStore"]
+__all__ = ["Comparison", "Refill", "StateStore"]

@@ -4,7 +4,7 @@ All comparisons with the ledger are joins in SQL, so that a million entities nev
 What moves together is written in one transaction.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,16 +16,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from azure_port_sync.state import tables as t
-from azure_port_sync.sync.decisions import DELETE_RECORD, Known
+from azure_port_sync.sync.decisions import DELETE_RECORD, FOUND, SENDING, SETTLED, Known
 from azure_port_sync.sync.errors import StateError
+from azure_port_sync.sync.planning import Plan, TargetState
+from azure_port_sync.sync.request import Mode
 from azure_port_sync.sync.rows import Kind, Operation, records
-from azure_port_sync.sync.windows import Plan, TargetState
+from azure_port_sync.sync.subscriptions import Presence, Seen
 
 Row = Mapping[str, Any]
 
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
 #: github.com/ansible-collections/azure, pull request 1994).
 TOMBSTONE_FOR = timedelta(hours=48)
+
+#: How long a run that gives no sign of life keeps its claim on a target.
+LEASE = timedelta(seconds=60)
 
 #: Rows a statement or a round trip; bounds the memory of a comparison.
 _CHUNK = 5_000
@@ -39,8 +44,24 @@ class Comparison:
     """Which candidates have to be decided (positions in the frame), what is known of them, and how many do not."""
 
     positions: list[int]
-    known: list[Known]
+    facts: pa.Table
     unchanged: int
+
+    @property
+    def known(self) -> Iterator[Known]:
+        """What is known of each, in their order; a few thousand at a time are Python objects."""
+        for batch in self.facts.to_batches(max_chunksize=_CHUNK):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield Known(*values)
+
+
+@dataclass(frozen=True)
+class Refill:
+    """What a rebuild of the ledger found: the entities that Port holds, those that it had lost, and those added."""
+
+    held: int
+    missing: int
+    added: int
 
 
 class StateStore:
@@ -54,6 +75,7 @@ class StateStore:
         self._engine = _engine(url)
         with self._transaction() as connection:
             t.metadata.create_all(connection)
+            self._bring_up_to_date(connection)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -67,63 +89,130 @@ class StateStore:
             connection.execute(self._insert(t.target).values(new).on_conflict_do_nothing())
             row = connection.execute(sa.select(t.target).where(t.target.c.target == target)).one()
             rows = connection.scalar(sa.select(sa.func.count()).where(t.ledger.c.target == target))
-        current = row.schema_version == t.SCHEMA_VERSION
-        return TargetState(row.watermark, row.fingerprint, row.generation, rows or 0, schema_is_current=current)
+        return TargetState(
+            watermark=row.watermark,
+            fingerprint=row.fingerprint,
+            generation=row.generation,
+            ledger_rows=rows or 0,
+            full_runs=row.full_runs,
+            schema_is_current=row.schema_version == t.SCHEMA_VERSION,
+        )
 
     def finish(self, plan: Plan) -> None:
         """Move the watermark to the end of the plan's window: every delivery of the run is settled.
 
-        Raises StateError when another run has settled since this one planned.
+        Raises StateError when another run has settled or claimed the target since this one claimed it.
         """
         settled = plan.generation + 1
+        mine = self._is_mine(plan)
         with self._transaction() as connection:
             moved = connection.execute(
                 sa.update(t.target)
-                .where(t.target.c.target == plan.target, t.target.c.generation == plan.generation)
+                .where(mine, t.target.c.generation == plan.generation)
                 .values(
                     watermark=plan.window.end,
                     fingerprint=plan.fingerprint,
                     generation=settled,
+                    full_runs=plan.full_runs + (plan.mode is Mode.FULL),
                     schema_version=t.SCHEMA_VERSION,
+                    lease_holder=None,
+                    lease_expires=None,
                 )
             )
             if moved.rowcount != 1:
-                raise StateError(
-                    "Another run settled this target while this one was delivering; the watermark stays where that "
-                    "run put it. Run one sync at a time; the next tick reads everything that is missing."
-                )
+                raise StateError(_LOST)
             connection.execute(
                 sa.update(t.subscription_seen)
-                .where(t.subscription_seen.c.target == plan.target, t.subscription_seen.c.in_last_reading)
+                .where(t.subscription_seen.c.target == plan.target, t.subscription_seen.c.read_by == plan.run)
                 .values(generation=settled)
             )
 
-    def check_plan(self, plan: Plan) -> None:
-        """Raise StateError when this plan was made before another run settled."""
-        if self.target_state(plan.target).generation != plan.generation:
+    # -- the lease --------------------------------------------------------------------------------------------------
+
+    def claim(self, plan: Plan, now: datetime) -> datetime | None:
+        """Claim the target for the plan's run; returns None, or the instant when the lease of another run ends.
+
+        Raises StateError when another run has settled since this one planned.
+        """
+        lease = t.target.c
+        free = sa.or_(
+            lease.lease_holder.is_(None),
+            lease.lease_holder == plan.run,
+            lease.lease_expires <= now,
+            lease.lease_expires > now + LEASE,  # nobody claims for so long: the clock has jumped back
+        )
+        with self._transaction() as connection:
+            claimed = connection.execute(
+                sa.update(t.target)
+                .where(lease.target == plan.target, lease.generation == plan.generation, free)
+                .values(lease_holder=plan.run, lease_expires=now + LEASE)
+            )
+            if claimed.rowcount == 1:
+                return None
+            row = connection.execute(sa.select(t.target).where(lease.target == plan.target)).one()
+        if row.generation != plan.generation:
             raise StateError(
                 "This change set was planned before another run settled, so it may be out of date; nothing was sent. "
                 "Launch the job incremental_sync instead of a part of an old run."
             )
+        expires: datetime = row.lease_expires
+        return expires
+
+    def renew(self, plan: Plan, now: datetime) -> datetime:
+        """Keep the claim; returns until when. Raises StateError when another run has taken the target over."""
+        with self._transaction() as connection:
+            self._renew(connection, plan, now)
+        return now + LEASE
+
+    def release(self, plan: Plan) -> None:
+        """Give the claim up, where it is still ours."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(t.target).where(self._is_mine(plan)).values(lease_holder=None, lease_expires=None)
+            )
+
+    def _renew(self, connection: sa.Connection, plan: Plan, now: datetime) -> None:
+        renewed = connection.execute(sa.update(t.target).where(self._is_mine(plan)).values(lease_expires=now + LEASE))
+        if renewed.rowcount != 1:
+            raise StateError(_LOST)
+
+    def _is_mine(self, plan: Plan) -> sa.ColumnElement[bool]:
+        return sa.and_(t.target.c.target == plan.target, t.target.c.lease_holder == plan.run)
 
     # -- subscriptions and containers -------------------------------------------------------------------------------
 
-    def begin_reading(self, target: str, subscription_ids: Sequence[str], now: datetime) -> list[str]:
-        """Record which subscriptions a run reads; returns those that the last settled run did not read."""
+    def subscriptions(self, target: str) -> dict[str, Seen]:
+        """What is remembered of the target's subscriptions, by their lower-case ids."""
         seen = t.subscription_seen
+        query = sa.select(
+            seen.c.subscription_id, seen.c.whole, seen.c.generation == t.target.c.generation, seen.c.missing_since
+        ).join(t.target, t.target.c.target == seen.c.target)
         with self._transaction() as connection:
-            connection.execute(sa.update(seen).where(seen.c.target == target).values(in_last_reading=False))
-            rows = [
-                {"target": target, "subscription_id": id_, "seen_at": now, "in_last_reading": True}
-                for id_ in subscription_ids
-            ]
-            self._upsert(connection, seen, rows, update=("seen_at", "in_last_reading"))
-            settled = connection.scalars(
-                sa.select(seen.c.subscription_id)
-                .join(t.target, t.target.c.target == seen.c.target)
-                .where(seen.c.target == target, seen.c.generation == t.target.c.generation)
-            ).all()
-        return sorted(set(subscription_ids) - set(settled))
+            rows = connection.execute(query.where(seen.c.target == target)).all()
+        return {id_: Seen(whole, bool(settled), missing_since) for id_, whole, settled, missing_since in rows}
+
+    def remember_subscriptions(self, plan: Plan, presence: Presence) -> None:
+        """Record what a run sees of the subscriptions, and which of them it reads."""
+        read = presence.read if plan.settles else frozenset()
+        rows = [
+            {
+                "target": plan.target,
+                "subscription_id": id_,
+                "whole": seen.whole,
+                "missing_since": seen.missing_since,
+                "read_by": plan.run if id_ in read else None,
+            }
+            for id_, seen in presence.seen.items()
+        ]
+        columns = ("whole", "missing_since", *(("read_by",) if plan.settles else ()))
+        seen_before = t.subscription_seen.c
+        with self._transaction() as connection:
+            self._upsert(connection, t.subscription_seen, rows, update=columns)
+            of_target = seen_before.target == plan.target
+            known = connection.scalars(sa.select(seen_before.subscription_id).where(of_target))
+            for chunk in _chunks(sorted(set(known) - presence.seen.keys()), _IN_LIST):
+                forgotten = sa.and_(of_target, seen_before.subscription_id.in_(chunk))
+                connection.execute(sa.delete(t.subscription_seen).where(forgotten))
 
     def known_containers(self, target: str) -> pd.DataFrame:
         """The subscriptions and resource groups in the ledger: identity columns and `complete_after`."""
@@ -160,56 +249,90 @@ class StateStore:
 
     # -- comparing --------------------------------------------------------------------------------------------------
 
-    def compare(self, target: str, candidates: pd.DataFrame, *, force: bool, now: datetime) -> Comparison:
+    def compare(self, target: str, candidates: pd.DataFrame, *, resend: pd.Series, now: datetime) -> Comparison:
         """Join the candidates with the ledger and drop those that Port has been told already.
 
-        `candidates` has the columns of OBSERVATION, one row per entity. With `force` nothing is dropped.
+        `candidates` has the columns of OBSERVATION, one row per entity. Those that the mask `resend` names are not
+        dropped.
         """
         c, ledger, tombstone = t.candidate, t.ledger, t.tombstone
-        equal = sa.and_(ledger.c.state == "settled", ledger.c.hash == c.c.equal_hash)
+        equal = sa.and_(ledger.c.state == SETTLED, ledger.c.hash == c.c.equal_hash)
         unchanged = sa.select(sa.func.count()).select_from(c).join(ledger, _same_entity(target)).where(equal)
         query = (
-            sa.select(
-                c.c.position,
-                ledger.c.state,
-                ledger.c.hash,
-                ledger.c.azure_id,
-                tombstone.c.azure_id.label("buried_id"),
-                tombstone.c.deleted_at,
-            )
+            sa.select(c.c.position, ledger.c.state, ledger.c.hash, tombstone.c.deleted_at, ledger.c.azure_id)
             .outerjoin(ledger, _same_entity(target))
             .outerjoin(
                 tombstone,
                 sa.and_(
                     tombstone.c.target == target,
                     tombstone.c.identifier == c.c.identifier,
+                    tombstone.c.azure_id == c.c.azure_id,  # another id may meet this one in the identifier
                     tombstone.c.since > now - TOMBSTONE_FOR,
                 ),
             )
             .where(sa.or_(equal.is_(None), sa.not_(equal)))
             .order_by(c.c.position)
         )
-        with self._candidates(candidates, comparable=not force) as connection:
-            found = connection.execute(query).all()
+        positions: list[int] = []
+        facts = [_FACTS.empty_table()]
+        with self._candidates(candidates, comparable=~resend) as connection:
+            for rows in connection.execute(query, execution_options={"yield_per": _CHUNK}).partitions():
+                position, *columns = zip(*rows, strict=True)
+                positions += position
+                facts.append(pa.table([pa.array(c, type=f.type) for c, f in zip(columns, _FACTS, strict=True)], _FACTS))
             equals = connection.scalar(unchanged) or 0
-        positions = [row.position for row in found]
-        ids = candidates["azure_id"].take(positions).tolist()
-        known = [
-            Known(row.state, row.hash, row.deleted_at if _same(row.buried_id, azure_id) else None, row.azure_id)
-            for row, azure_id in zip(found, ids, strict=True)
-        ]
-        return Comparison(positions, known, equals)
+        return Comparison(positions, pa.concat_tables(facts), equals)
 
-    def absent(self, target: str, observations: pd.DataFrame) -> pd.DataFrame:
-        """The known resources that are not among these observations: identity columns."""
+    def absent(
+        self, target: str, observations: pd.DataFrame, *, subscriptions: Collection[str] | None = None
+    ) -> pd.DataFrame:
+        """The known resources (of these subscriptions) that are not among the observations: identity columns."""
         ledger, c = t.ledger, t.candidate
         query = (
             sa.select(*_identity(ledger))
             .outerjoin(c, sa.and_(c.c.kind == ledger.c.kind, c.c.identifier == ledger.c.identifier))
             .where(ledger.c.target == target, ledger.c.kind == Kind.RESOURCE, c.c.position.is_(None))
         )
+        if subscriptions is not None:
+            query = query.where(ledger.c.subscription_id.in_(subscriptions))
         with self._candidates(observations, comparable=False) as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=_IDENTITY)
+
+    def known_among(self, target: str, operations: pd.DataFrame) -> int:
+        """How many of these rows (columns `kind` and `identifier`) the ledger holds."""
+        known = 0
+        with self._transaction() as connection:
+            for kind, rows in operations.groupby("kind"):
+                for chunk in _chunks(rows["identifier"].tolist(), _IN_LIST):
+                    of_kind = sa.and_(t.ledger.c.target == target, t.ledger.c.kind == kind)
+                    query = sa.select(sa.func.count()).where(of_kind, t.ledger.c.identifier.in_(chunk))
+                    known += connection.scalar(query) or 0
+        return known
+
+    def refill(self, target: str, held: pd.DataFrame, now: datetime) -> Refill:
+        """Make the ledger what Port really holds; the next run has to be full, and tells all of it again.
+
+        `held` has the identity columns. What the ledger knew of an entity beyond its existence is kept. All of it is
+        one transaction, and a run that plans or delivers meanwhile is refused.
+        """
+        ledger = t.ledger
+        of_target = ledger.c.target == target
+        with self._transaction() as connection:
+            connection.execute(sa.update(ledger).where(of_target).values(state=_UNSEEN))
+            before = connection.scalar(sa.select(sa.func.count()).where(of_target)) or 0
+            for start in range(0, len(held), _CHUNK):
+                rows = [
+                    {"target": target, **row, "state": FOUND, "complete_after": 0, "told_at": now}
+                    for row in records(held[_IDENTITY].iloc[start : start + _CHUNK])
+                ]
+                self._upsert(connection, ledger, rows, update=("state", "told_at"))
+            missing = connection.execute(sa.delete(ledger).where(of_target, ledger.c.state == _UNSEEN)).rowcount
+            connection.execute(
+                sa.update(t.target)
+                .where(t.target.c.target == target)
+                .values(watermark=None, generation=t.target.c.generation + 1)
+            )
+        return Refill(held=len(held), missing=missing, added=len(held) - (before - missing))
 
     # -- pending and tombstones -------------------------------------------------------------------------------------
 
@@ -262,7 +385,7 @@ class StateStore:
                     "deleted_at": row["change_time"],
                     "since": now,
                 }
-                for row in records(buried[["identifier", "azure_id", "change_time"]])
+                for row in records(buried.assign(azure_id=buried["azure_id"].str.lower()))
             ]
             self._upsert(connection, t.tombstone, rows, update=("azure_id", "deleted_at"))
             expired = sa.and_(t.tombstone.c.target == target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
@@ -286,15 +409,17 @@ class StateStore:
                     .values(complete_after=plan.generation + 1)
                 )
 
-    def begin_deleting_containers(self, plan: Plan, containers: Sequence[Row]) -> None:
+    def begin_deleting_containers(self, plan: Plan, containers: Sequence[Row], now: datetime) -> None:
         """Record, before anything is sent, that these containers are to go, and with them all that is in them.
 
         However far the run gets, none of it counts as unchanged any more, and a container that comes back is
-        inventoried. `containers` have the columns of CHANGE_SET.
+        inventoried. `containers` have the columns of CHANGE_SET. Like all verbs of a delivery, it renews the lease and
+        raises StateError when another run has taken the target over.
         """
         seen = t.subscription_seen
-        values = {"state": "sending", "complete_after": plan.generation}
+        values = {"state": SENDING, "complete_after": plan.generation}
         with self._transaction() as connection:
+            self._renew(connection, plan, now)
             for row in containers:
                 for gone in _gone_with(plan.target, row):
                     connection.execute(sa.update(t.ledger).where(gone).values(values))
@@ -311,13 +436,14 @@ class StateStore:
             {
                 "target": plan.target,
                 **{name: row[name] for name in _IDENTITY},
-                "state": "sending",
+                "state": SENDING,
                 "complete_after": plan.generation,
                 "told_at": now,
             }
             for row in rows
         ]
         with self._transaction() as connection:
+            self._renew(connection, plan, now)
             self._upsert(connection, t.ledger, values, update=("state", "told_at"))
 
     def settle(self, plan: Plan, rows: Sequence[Row], now: datetime) -> None:
@@ -326,12 +452,13 @@ class StateStore:
         Port deletes what depends on a deleted container, so the ledger beneath one is voided with it.
         """
         with self._transaction() as connection:
+            self._renew(connection, plan, now)
             upserts = [
                 {
                     "target": plan.target,
                     **{name: row[name] for name in _IDENTITY},
                     "hash": row["hash"],
-                    "state": "settled",
+                    "state": SETTLED,
                     "complete_after": plan.generation,
                     "told_at": now,
                 }
@@ -370,23 +497,36 @@ class StateStore:
             ) from error
 
     @contextmanager
-    def _candidates(self, frame: pd.DataFrame, *, comparable: bool) -> Iterator[sa.Connection]:
-        """A connection whose temporary table holds these candidates."""
+    def _candidates(self, frame: pd.DataFrame, *, comparable: "pd.Series | bool") -> Iterator[sa.Connection]:
+        """A connection whose temporary table holds these candidates; those not `comparable` have no equal."""
         with self._transaction() as connection:
             connection.execute(sa.schema.CreateTable(t.candidate, if_not_exists=True))
             connection.execute(sa.delete(t.candidate))
             may_be_equal = frame["present"] & frame["in_scope"] & (frame["change_type"] != DELETE_RECORD).fillna(True)
             hashes = frame["hash"].where(may_be_equal & comparable, None)
             mark = "?" if self._engine.dialect.name == "sqlite" else "%s"
-            insert = f"INSERT INTO candidate VALUES ({', '.join([mark] * 4)})"  # noqa: S608  (no value in the text)
+            insert = f"INSERT INTO candidate VALUES ({', '.join([mark] * 5)})"  # noqa: S608  (no value in the text)
             for start in range(0, len(frame), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                columns = (frame["kind"].iloc[part], frame["identifier"].iloc[part], hashes.iloc[part])
-                kinds, identifiers, equal = (pa.array(column, type=pa.string()).to_pylist() for column in columns)
+                ids = frame["azure_id"].iloc[part].str.lower()
+                columns = (frame["kind"].iloc[part], frame["identifier"].iloc[part], hashes.iloc[part], ids)
+                kinds, identifiers, equal, ids = (pa.array(column, type=pa.string()).to_pylist() for column in columns)
                 # Plain tuples, because a million dicts cost more than the million rows.
-                rows = list(zip(kinds, identifiers, range(start, start + _CHUNK), equal, strict=False))
+                rows = list(zip(kinds, identifiers, range(start, start + _CHUNK), equal, ids, strict=False))
                 connection.exec_driver_sql(insert, rows)
             yield connection
+
+    def _bring_up_to_date(self, connection: sa.Connection) -> None:
+        """Give the tables of another version the columns of this one; the next run of each target is then full."""
+        inspector = sa.inspect(connection)
+        for table in t.metadata.sorted_tables:
+            there = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+            for name in there - {column.name for column in table.columns}:
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN {name}")
 
     def _frame(self, query: sa.Select[Any]) -> pd.DataFrame:
         with self._transaction() as connection:
@@ -412,6 +552,25 @@ class StateStore:
             connection.execute(sa.delete(table).where(table.c.target == target, table.c.identifier.in_(chunk)))
 
 
+_LOST = (
+    "Another run has taken this target over, because this one gave no sign of life, or has settled it meanwhile; this "
+    "one stops, and the watermark stays where the other puts it. Run one sync at a time; the next tick reads "
+    "everything that is missing."
+)
+
+#: The columns of Known.
+_FACTS = pa.schema(
+    [
+        ("state", pa.string()),
+        ("hash", pa.string()),
+        ("tombstone", pa.timestamp("us", tz="UTC")),
+        ("azure_id", pa.string()),
+    ]
+)
+
+#: While a refill is under way: in the ledger, and not met in Port yet.
+_UNSEEN = "unseen"
+
 _IDENTITY = ["kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group"]
 
 
@@ -422,10 +581,6 @@ def _identity(table: sa.Table) -> list[sa.Column[Any]]:
 def _same_entity(target: str) -> sa.ColumnElement[bool]:
     c, ledger = t.candidate, t.ledger
     return sa.and_(ledger.c.target == target, ledger.c.kind == c.c.kind, ledger.c.identifier == c.c.identifier)
-
-
-def _same(one: str | None, other: str) -> bool:
-    return one is not None and one.lower() == other.lower()
 
 
 def _gone_with(target: str, row: Row) -> list[sa.ColumnElement[bool]]:
@@ -470,7 +625,9 @@ def _engine(url: str) -> sa.Engine:
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     try:
-        return sa.create_engine(parsed)
+        # Another process may hold SQLite's one lock for the time of a large transaction.
+        patience = {"timeout": 60} if parsed.get_backend_name() == "sqlite" else {}
+        return sa.create_engine(parsed, connect_args=patience)
     except (ModuleNotFoundError, sa.exc.NoSuchModuleError):
         raise StateError(
             f"AZURE_PORT_SYNC_STATE_URL names {parsed.get_backend_name()}, whose driver is not installed; "

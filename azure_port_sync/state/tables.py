@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 #: Counted up when the meaning of a column changes; a target of an older version is filled anew by a full sync.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -41,7 +41,8 @@ target = sa.Table(
     sa.Column("watermark", _INSTANT),  # end of the last window whose every delivery is settled
     sa.Column("fingerprint", sa.String(64)),  # of the scope that filled the ledger
     sa.Column("generation", sa.Integer, nullable=False),  # how many runs have settled
-    sa.Column("lease_holder", sa.String(64)),
+    sa.Column("full_runs", sa.Integer, nullable=False, server_default="0"),  # how many of them were full
+    sa.Column("lease_holder", sa.String(64)),  # the run that may deliver
     sa.Column("lease_expires", _INSTANT),
 )
 
@@ -57,7 +58,8 @@ ledger = sa.Table(
     sa.Column("subscription_id", sa.String(64), nullable=False),
     sa.Column("resource_group", sa.Text, nullable=False),
     sa.Column("hash", sa.String(32)),  # of the last content sent; null while a first delete is on its way
-    sa.Column("state", sa.String(8), nullable=False),  # "sending" until Port has answered, then "settled"
+    # "sending" until Port has answered, then "settled"; "found" in Port by a rebuild of the ledger
+    sa.Column("state", sa.String(8), nullable=False),
     # Of a container: Port knows all that is in it once the target's generation has passed this one.
     sa.Column("complete_after", sa.Integer, nullable=False),
     sa.Column("told_at", _INSTANT, nullable=False),
@@ -83,7 +85,7 @@ tombstone = sa.Table(
     metadata,
     _key("target"),
     _key("identifier", 1024),
-    sa.Column("azure_id", sa.Text, nullable=False),
+    sa.Column("azure_id", sa.Text, nullable=False),  # lower-case
     sa.Column("deleted_at", _INSTANT, nullable=False),  # the instant of the Delete record
     sa.Column("since", _INSTANT, nullable=False),
 )
@@ -108,8 +110,9 @@ subscription_seen = sa.Table(
     metadata,
     _key("target"),
     _key("subscription_id"),
-    sa.Column("seen_at", _INSTANT, nullable=False),
-    sa.Column("in_last_reading", sa.Boolean, nullable=False),
+    sa.Column("whole", sa.Boolean, nullable=False, server_default=sa.true()),  # its own row is shown, not only groups
+    sa.Column("missing_since", _INSTANT),  # the first run that missed it; null while it is shown
+    sa.Column("read_by", sa.String(64)),  # the run that is reading it, or has read it last
     sa.Column("generation", sa.Integer),  # of the last settled run that read it; null before one has
 )
 
@@ -122,5 +125,6 @@ candidate = sa.Table(
     sa.Column("identifier", sa.String(1024), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
     sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
+    sa.Column("azure_id", sa.Text, nullable=False),  # lower-case
     prefixes=["TEMPORARY"],
 )

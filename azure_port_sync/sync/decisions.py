@@ -6,18 +6,31 @@ of a row proves nothing by itself, so the steps above confirm it before they han
 """
 
 import json
+import zlib
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
+import pyarrow as pa
 
 from azure_port_sync.sync.entities import canonical, delete_data
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, Kind, Operation, frame_of, records
 
 DELETE_RECORD = "Delete"
+
+#: The states of a ledger row; what each means stands at `Known`.
+SETTLED, SENDING, FOUND = "settled", "sending", "found"
+
+#: A full run tells every n-th part of the catalog again, a different one each time.
+RESEND_PARTS = 7
+
+_AT_ONCE = 5_000
+_VERDICT = pd.ArrowDtype(pa.string())
 _KEY = ["kind", "key"]  # an identifier is not enough: a space and an underscore may meet in one
 _RECORD = ["change_type", "change_time", "change"]
 
@@ -33,13 +46,15 @@ class Verdict(StrEnum):
     UNKNOWN_DELETE = "unknown delete"
     TOMBSTONED = "tombstoned"
     COLLIDING = "colliding"
+    HELD = "held back by grace"
 
 
 class Known(NamedTuple):
     """What the store holds about a candidate; every field None where it holds nothing.
 
-    `state` is "settled" or "sending" (a request may have reached Port without an answer), `tombstone` the instant of
-    the Delete record that removed it last, `azure_id` the id that the identifier was told for.
+    `state` is "settled", "sending" (a request may have reached Port without an answer) or "found" (Port holds it, and
+    nobody remembers having told it), `tombstone` the instant of the Delete record that removed it last, `azure_id` the
+    id that the identifier was told for.
     """
 
     state: str | None = None
@@ -49,7 +64,11 @@ class Known(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """The part of a candidate that a decision rests on."""
+    """The part of a candidate that a decision rests on.
+
+    `held`: its subscription has vanished and is given time to come back. `resend`: to be told although Port has been
+    told the same.
+    """
 
     present: bool
     in_scope: bool
@@ -57,6 +76,8 @@ class Candidate(NamedTuple):
     change_type: str | None
     change_time: datetime | None
     azure_id: str = ""
+    held: bool = False
+    resend: bool = False
 
 
 def candidates(observations: pd.DataFrame) -> pd.DataFrame:
@@ -87,27 +108,34 @@ def _reduced(observations: pd.DataFrame) -> pd.DataFrame:
     return cast("pd.DataFrame", joined.reset_index()[OBSERVATION.names])
 
 
-def decide(candidate: Candidate, known: Known, *, force: bool = False, delete_unknown: bool = False) -> Verdict:
+def decide(candidate: Candidate, known: Known, *, delete_unknown: bool = False) -> Verdict:
     """The decision table of one entity.
 
-    `force` sends what is unchanged as well; `delete_unknown` also deletes what the ledger does not hold but a Delete
-    record names (there is no ledger yet, and somebody else may have filled the catalog).
+    `delete_unknown` also deletes what the ledger does not hold but a Delete record names (there is no ledger yet, and
+    somebody else may have filled the catalog).
     """
     is_known = known.state is not None
-    if known.azure_id is not None and known.azure_id.lower() != candidate.azure_id.lower():
+    if _is_anothers(known, candidate.azure_id):
         return Verdict.COLLIDING  # the identifier is another entity's, which this one must not change or remove
     if candidate.change_type == DELETE_RECORD:
         return Verdict.DELETE if is_known or delete_unknown else Verdict.UNKNOWN_DELETE
     if candidate.present and candidate.in_scope:
         if not is_known and known.tombstone is not None and not _newer(candidate.change_time, known.tombstone):
             return Verdict.TOMBSTONED
-        same = known.state == "settled" and known.hash == candidate.hash
-        return Verdict.UNCHANGED if same and not force else Verdict.UPSERT
+        same = known.state == SETTLED and known.hash == candidate.hash
+        return Verdict.UNCHANGED if same and not candidate.resend else Verdict.UPSERT
     if candidate.present:
         return Verdict.DELETE if is_known else Verdict.OUT_OF_SCOPE
     if candidate.change_type is not None:
         return Verdict.PENDING
-    return Verdict.DELETE if is_known else Verdict.UNKNOWN_DELETE
+    if not is_known:
+        return Verdict.UNKNOWN_DELETE
+    return Verdict.HELD if candidate.held else Verdict.DELETE
+
+
+def _is_anothers(known: Known, azure_id: str) -> bool:
+    """Whether the identifier was told for another id; of what was only found in Port, the id is a guess."""
+    return known.azure_id is not None and known.state != FOUND and known.azure_id.lower() != azure_id.lower()
 
 
 def _newer(change_time: datetime | None, tombstone: datetime) -> bool:
@@ -122,30 +150,31 @@ class Decisions:
     pending: pd.DataFrame
     deleted_for_scope: pd.DataFrame  # resources that exist and are deleted because they are out of scope
     verdicts: dict[Verdict, int]
+    known_deletes: int  # deletes of what Port is known to hold
+    resent: int  # upserts of what Port has been told already
+    kept: int  # rows that the ledger holds when all is delivered
 
 
 def decide_all(
-    to_decide: pd.DataFrame,
-    known: list[Known],
-    *,
-    unchanged: int,
-    force: bool = False,
-    delete_unknown: bool = False,
+    to_decide: pd.DataFrame, known: Iterable[Known], *, unchanged: int, delete_unknown: bool = False
 ) -> Decisions:
     """Decide every candidate that the store did not find equal, and lay the operations out in delivery order.
 
-    `to_decide` has the columns of OBSERVATION and `known` one entry for each of its rows; `unchanged` is the number
-    of candidates that the store already found equal.
+    `to_decide` has the columns of OBSERVATION and those that `Candidate` has beyond (a missing one is false), and
+    `known` one entry for each of its rows; `unchanged` is the number of candidates that the store already found equal.
     """
-    columns = [to_decide[name].tolist() for name in Candidate._fields]
-    verdicts = [
-        decide(Candidate(*_none_for_na(values)), fact, force=force, delete_unknown=delete_unknown)
-        for *values, fact in zip(*columns, known, strict=True)
-    ]
+    verdicts, of_known, of_same = [], [], []
+    for candidate, fact in zip(_candidates(to_decide), known, strict=True):
+        verdicts.append(decide(candidate, fact, delete_unknown=delete_unknown))
+        of_known.append(fact.state is not None)
+        of_same.append(fact.state == SETTLED and fact.hash == candidate.hash)
     verdicts = _one_per_identifier(to_decide, verdicts)
-    marked = to_decide.assign(verdict=[str(verdict) for verdict in verdicts])
     counts = Counter(verdicts)
     counts[Verdict.UNCHANGED] += unchanged
+    known_counts = Counter(verdict for verdict, is_known in zip(verdicts, of_known, strict=True) if is_known)
+    marked = to_decide[OBSERVATION.names].assign(
+        verdict=pd.Series(pa.array(verdicts, type=pa.string()), dtype=_VERDICT, index=to_decide.index)
+    )
     upserts = marked[marked["verdict"] == Verdict.UPSERT]
     deletes = marked[marked["verdict"] == Verdict.DELETE]
     return Decisions(
@@ -157,6 +186,34 @@ def decide_all(
             & (deletes["change_type"] != DELETE_RECORD).fillna(True)
         ],
         verdicts={verdict: counts[verdict] for verdict in Verdict},
+        known_deletes=known_counts[Verdict.DELETE],
+        resent=sum(same and verdict is Verdict.UPSERT for verdict, same in zip(verdicts, of_same, strict=True)),
+        kept=counts[Verdict.UPSERT] + counts[Verdict.UNCHANGED] + counts[Verdict.HELD] + known_counts[Verdict.PENDING],
+    )
+
+
+def _candidates(to_decide: pd.DataFrame) -> Iterator[Candidate]:
+    """The rows one by one; a few thousand at a time are Python objects."""
+    for start in range(0, len(to_decide), _AT_ONCE):
+        part = to_decide.iloc[start : start + _AT_ONCE]
+        columns: list[Iterable[Any]] = [
+            part[name].tolist() if name in part else repeat(False, len(part)) for name in Candidate._fields
+        ]
+        for values in zip(*columns, strict=True):
+            yield Candidate._make(None if value is pd.NA or value is pd.NaT else value for value in values)
+
+
+def due_again(identifiers: pd.Series, full_runs: int) -> pd.Series:
+    """The part of the catalog that the next full run tells again, as a mask: each part comes once in RESEND_PARTS.
+
+    Port maps what it accepted later, and says nothing of what its mapping dropped. So a mistake in the mapping heals
+    within that many full runs after its repair.
+    """
+    due = full_runs % RESEND_PARTS
+    return pd.Series(
+        [zlib.crc32(identifier.encode()) % RESEND_PARTS == due for identifier in identifiers],
+        index=identifiers.index,
+        dtype=bool,
     )
 
 
@@ -211,7 +268,3 @@ def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
     order = (operations["operation"] + " " + operations["kind"]).map(phase)
     ordered = operations.assign(order=order).sort_values(["order", "identifier"], kind="stable")
     return ordered.drop(columns="order").reset_index(drop=True)
-
-
-def _none_for_na(values: list[Any]) -> list[Any]:
-    return [None if value is pd.NA or value is pd.NaT else value for value in values]

@@ -112,9 +112,12 @@ def _change_columns(change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `data` that a delete carries: who it is and where it lay."""
+    """The part of `data` that says who an entity is and where it lies; a delete carries nothing else."""
+    resource_id = escape(identity_columns["azure_id"])
+    if port_identifier(resource_id) != identity_columns["identifier"]:
+        resource_id = identity_columns["identifier"]  # found in Port and not told by us: its id is a guess
     return {
-        "resourceId": escape(identity_columns["azure_id"]),
+        "resourceId": resource_id,
         "type": identity_columns["type"],
         "subscriptionId": identity_columns["subscription_id"],
         # Escaped like the identifier, so that the guide's relation meets the group.

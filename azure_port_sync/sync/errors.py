@@ -23,3 +23,7 @@ class PortError(SyncError):
 
 class StateError(SyncError):
     """The state store cannot be used, or is not the one that this run planned from."""
+
+
+class GuardError(SyncError):
+    """What was decided must not be delivered without a person's word."""

@@ -46,6 +46,11 @@ class Scope:
             extra_columns=tuple(sorted(set(extra_columns))),
         )
 
+    def leaves_out(self, subscription_id: str) -> bool:
+        """Whether the lists of subscriptions leave this one (a lower-case id) out."""
+        unnamed = bool(self.subscription_ids) and subscription_id not in self.subscription_ids
+        return unnamed or subscription_id in self.excluded_subscription_ids
+
     @property
     def fingerprint(self) -> str:
         """A short name for this scope; another one means that the ledger was filled under other settings."""

@@ -1,0 +1,459 @@
+"""Reading what a run asks for, and deciding every candidate against the ledger: the first half of a run.
+
+Nothing here reaches Port, with one exception that only reads: the ledger can be filled from what Port really holds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import pandas as pd
+
+from azure_port_sync.resource_graph import AzureReader, Reading
+from azure_port_sync.state import Refill, StateStore
+from azure_port_sync.sync.clock import Clock
+from azure_port_sync.sync.decisions import DELETE_RECORD, Decisions, Verdict, candidates, decide_all, due_again
+from azure_port_sync.sync.entities import identity
+from azure_port_sync.sync.errors import SettingsError
+from azure_port_sync.sync.guards import is_mass_deletion, mass_deletion_sentence
+from azure_port_sync.sync.identity import (
+    RESOURCE_GROUP_TYPE,
+    SUBSCRIPTION_TYPE,
+    azure_id_of,
+)
+from azure_port_sync.sync.planning import Plan, plan
+from azure_port_sync.sync.request import Mode, Request
+from azure_port_sync.sync.rows import OBSERVATION, Kind, concat, frame_of, records
+from azure_port_sync.sync.subscriptions import Presence, in_question, presence
+from azure_port_sync.sync.windows import Window
+
+#: How long a change record may wait for its row before the entity counts as deleted.
+PENDING_FOR = timedelta(hours=24)
+
+
+class Catalog(Protocol):
+    """What Port really holds, as its REST API tells."""
+
+    def entities(self, kind: Kind) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """The entities of a kind in pages of ``{identifier, title, properties}``."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChangeSet:
+    """The decided operations (columns of CHANGE_SET, in delivery order) and the plan that they belong to.
+
+    `objections` say why it must not be delivered. `kept` is the number of rows that the ledger holds when all of a
+    full change set is delivered, and None for others.
+    """
+
+    frame: pd.DataFrame
+    plan: Plan
+    objections: tuple[str, ...] = ()
+    kept: int | None = None
+
+
+@dataclass
+class Findings:
+    """What deciding has read and found: the numbers that a person asks for, and that the checks compare."""
+
+    subscriptions: int = 0
+    groups: int = 0
+    groups_in_scope: int = 0
+    records_read: int = 0
+    records_superseded: int = 0
+    records_reduced: int = 0
+    rows_read: int = 0
+    total_records: int = 0
+    candidates: int = 0
+    verdicts: dict[Verdict, int] = field(default_factory=dict)
+    known_deletes: int = 0
+    resent: int = 0
+    unreadable: list[str] = field(default_factory=list)  # named in the settings, and never readable
+    unanswered: list[str] = field(default_factory=list)  # shown at the start of the run, and not at its end
+    in_grace: dict[str, datetime] = field(default_factory=dict)  # vanished, each with the end of its grace
+    refill: Refill | None = None
+    ghosts_may_remain: bool = False
+    queries: dict[str, str] = field(default_factory=dict)
+
+
+def decide_changes(
+    reader: AzureReader,
+    store: StateStore,
+    clock: Clock,
+    *,
+    target: str,
+    run: str,
+    snapshot: pd.DataFrame,
+    request: Request,
+    change_window: timedelta,
+    resend: bool = True,
+    catalog: Catalog | None = None,
+) -> tuple[ChangeSet, Findings]:
+    """Read what the request asks for, and decide every candidate against the ledger.
+
+    With `resend`, a full run tells a part of the catalog again (for a sink that learns no more of an entity than that
+    it was accepted). `catalog` reads what Port holds, where there are credentials for it.
+    """
+    now = clock.now()
+    state = store.target_state(target)
+    refill = None
+    if request.rebuild_ledger or (catalog is not None and state.watermark is None and state.ledger_rows == 0):
+        refill = _refill(store, target, catalog, now)
+        state = store.target_state(target)
+    run_plan = plan(
+        target=target,
+        run=run,
+        state=state,
+        request=request,
+        fingerprint=reader.scope.fingerprint,
+        now=now,
+        change_window=change_window,
+    )
+    findings = Findings(refill=refill, ghosts_may_remain=state.watermark is None and refill is None)
+    return _Deciding(reader, store, run_plan, snapshot, now, resend, findings).run()
+
+
+def _refill(store: StateStore, target: str, catalog: Catalog | None, now: datetime) -> Refill:
+    """Fill the ledger with what Port holds, whoever put it there."""
+    if catalog is None:
+        raise SettingsError(
+            "`rebuild_ledger` reads from Port's API what it really holds, and PORT_CLIENT_ID and PORT_CLIENT_SECRET "
+            "are not set: set them to the credentials from Port's menu (Credentials), or launch without it."
+        )
+    frames = [
+        frame_of([_held(kind, entity) for entity in page], OBSERVATION)
+        for kind in Kind
+        for page in catalog.entities(kind)
+    ]
+    return store.refill(target, concat(frames, OBSERVATION), now)
+
+
+def _held(kind: Kind, entity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity columns of an entity in Port; what cannot be known of one that was added by hand stays empty."""
+    azure_id = azure_id_of(entity["identifier"], entity.get("title"))
+    told = (entity.get("properties") or {}).get("type")
+    types = {Kind.SUBSCRIPTION: SUBSCRIPTION_TYPE, Kind.RESOURCE_GROUP: RESOURCE_GROUP_TYPE}
+    resource_type = types.get(kind) or (told.lower() if isinstance(told, str) else "")
+    return {**identity(azure_id, resource_type, entity.get("title")), "kind": kind, "identifier": entity["identifier"]}
+
+
+@dataclass
+class _Deciding:
+    """One decision in the making: what was read accumulates in `observations`, the later read below the earlier."""
+
+    reader: AzureReader
+    store: StateStore
+    plan: Plan
+    snapshot: pd.DataFrame
+    now: datetime
+    resend: bool
+    findings: Findings
+    observations: list[pd.DataFrame] = field(default_factory=list)
+    known: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def run(self) -> tuple[ChangeSet, Findings]:
+        subscriptions = self._observe_subscriptions()
+        self._observe_containers()
+        pending = self.store.pending(self.plan.target)
+        match self.plan.mode:
+            case Mode.PARTIAL:
+                self._observe_part()
+            case Mode.FULL:
+                self._observe_rows(self.reader.inventory(self.asked), "inventory")
+                self._observe_pending(pending)
+                self._observe_changes()
+            case Mode.INCREMENTAL:
+                self._observe_new(subscriptions)
+                self._observe_pending(pending)
+                self._observe_changes()
+        self._observe_tombstoned()
+        self._observe_absent_resources(subscriptions)
+        self._check_answers()
+        return self._decide(pending, subscriptions), self.findings
+
+    @property
+    def target(self) -> str:
+        return self.plan.target
+
+    @property
+    def asked(self) -> list[str]:
+        """The subscriptions that the run reads."""
+        shown = self.snapshot["subscription_id"]
+        only = self.plan.request.only.subscriptions
+        return sorted(set(shown[shown.isin(only)] if only else shown))
+
+    # -- subscriptions and containers -------------------------------------------------------------------------------
+
+    def _observe_subscriptions(self) -> Presence:
+        """Which subscriptions are there, new, or missing; what is missing is remembered at once."""
+        snapshot = self.snapshot
+        own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
+        whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others were made up
+        shown = {id_: id_ in whole for id_ in set(snapshot["subscription_id"])}
+        remembered = self.store.subscriptions(self.target)
+        named = self.reader.scope.subscription_ids
+        self.findings.unreadable = sorted(set(named) - shown.keys() - remembered.keys())
+        given_up = self._given_up(in_question(remembered, shown, self.now))
+        found = presence(remembered, shown, given_up=given_up, now=self.now)
+        self.store.remember_subscriptions(self.plan, found)
+        self.findings.in_grace = found.in_grace
+        # In place of the subscription's own row, which is no longer shown, Port keeps what it was told of it.
+        stand_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["subscription_id"].isin(list(found.in_grace))
+        self.snapshot = snapshot[~stand_in]
+        return found
+
+    def _given_up(self, missing: Sequence[str]) -> set[str]:
+        """Those of the missing subscriptions that a setting leaves out; nobody has lost them."""
+        scope = self.reader.scope
+        left_out = {id_ for id_ in missing if scope.leaves_out(id_)}
+        if scope.management_groups and missing:
+            left_out |= self.reader.readable(missing, anywhere=True)
+        return left_out
+
+    def _observe_containers(self) -> None:
+        """The snapshot, the known containers that it no longer shows, and what lay in those that went."""
+        snapshot = self.snapshot
+        groups = snapshot[snapshot["kind"] == Kind.RESOURCE_GROUP]
+        self.findings.subscriptions = int(snapshot["subscription_id"].nunique())
+        self.findings.groups = len(groups)
+        self.findings.groups_in_scope = int(groups["in_scope"].sum())
+        known = self.known = self.store.known_containers(self.target)
+        missing = known[~known["identifier"].isin(snapshot["identifier"])]
+        still_there = self.reader.containers(sorted(missing["azure_id"].str.lower())).frame
+        gone = missing[~missing["identifier"].isin(still_there["identifier"])]
+        self.observations += [snapshot, still_there, _absences(gone)]
+        if self.plan.mode is not Mode.FULL:
+            self._observe_emptied(snapshot, still_there, known)
+
+    def _observe_emptied(self, snapshot: pd.DataFrame, still_there: pd.DataFrame, known: pd.DataFrame) -> None:
+        """The known resources of containers that are gone or out of scope, whether or not Port knows the container.
+
+        A container that Azure does not show yet, and that Port does not know, proves nothing.
+        """
+        shown = _pairs(snapshot) | _pairs(still_there)
+        kept = _pairs(snapshot[snapshot["in_scope"]]) | _pairs(still_there[still_there["in_scope"]])
+        held = set(self.store.groups_with_resources(self.target))
+        emptied = sorted((held - kept) & (shown | _pairs(known)))
+        self.observations.append(_absences(self.store.known_resources_in(self.target, emptied)))
+
+    def _observe_new(self, subscriptions: Presence) -> None:
+        """The resources of containers that no settled run has read: no change record need exist for them."""
+        if subscriptions.new:
+            self._observe_rows(self.reader.inventory(sorted(subscriptions.new)), "inventory of new subscriptions")
+        settled = self.known[self.known["complete_after"] < self.plan.generation]
+        groups = self._groups_in_scope()
+        new = groups[
+            ~groups["identifier"].isin(settled["identifier"]) & ~groups["subscription_id"].isin(list(subscriptions.new))
+        ]
+        if len(new):
+            self._observe_rows(self.reader.inventory_of_groups(sorted(_pairs(new))), "inventory of new resource groups")
+
+    def _groups_in_scope(self) -> pd.DataFrame:
+        return self.snapshot[(self.snapshot["kind"] == Kind.RESOURCE_GROUP) & self.snapshot["in_scope"]]
+
+    # -- resources --------------------------------------------------------------------------------------------------
+
+    def _observe_rows(self, reading: Reading, label: str) -> None:
+        self.observations.append(reading.frame)
+        self._count(reading)
+        if reading.query:
+            self.findings.queries[label] = reading.query
+
+    def _count(self, reading: Reading) -> None:
+        self.findings.rows_read += reading.rows
+        self.findings.total_records += reading.total_records
+
+    def _observe_changes(self) -> pd.DataFrame:
+        reading = self.reader.changes(self.plan.window, self.asked)
+        self._observe_rows(reading, "change records")
+        self.findings.records_read = reading.rows
+        self.findings.records_reduced = len(candidates(reading.frame))
+        self.findings.records_superseded = reading.rows - len({id_.lower() for id_ in reading.frame["azure_id"]})
+        return reading.frame
+
+    def _observe_part(self) -> None:
+        """The part that was asked for, whole; or what changed in a past window, and what became of it since."""
+        request = self.plan.request
+        if request.reread is None:
+            self._observe_rows(self._inventory_of_part(), "inventory of the part")
+            return
+        changed = candidates(self._observe_changes())
+        # A record of the past that says nothing of a row may have been overtaken; what followed decides.
+        in_doubt = changed[~changed["present"] | (changed["change_type"] == DELETE_RECORD)]
+        if len(in_doubt):
+            since = Window(self.plan.window.start, self.now)
+            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], since), "what followed those records")
+
+    def _inventory_of_part(self) -> Reading:
+        only = self.plan.request.only
+        types = set(only.resource_types) - {SUBSCRIPTION_TYPE, RESOURCE_GROUP_TYPE}
+        if only.resource_types and not types:
+            return self.reader.inventory([])  # containers alone
+        reader = self.reader.of_types(types) if types else self.reader
+        if not only.resource_groups:
+            return reader.inventory(self.asked)
+        groups = self._groups_in_scope()
+        around = replace(only, resource_types=())
+        return reader.inventory_of_groups(sorted(_pairs(groups[around.covers(groups)])))
+
+    def _observe_pending(self, pending: pd.DataFrame) -> None:
+        """What waits for its row: the row, where Azure shows it by now, and else the record again until it expires."""
+        if pending.empty:
+            return
+        self._observe_rows(self.reader.resources(pending["azure_id"]), "rows of pending resources")
+        oldest = self.now - PENDING_FOR
+        waiting = [
+            {
+                **identity(row["azure_id"], row["type"], None),
+                "present": False,
+                "in_scope": False,
+                **({} if row["since"] <= oldest else {name: row[name] for name in ("change_type", "change_time")}),
+            }
+            for row in records(pending)
+        ]
+        self.observations.append(frame_of(waiting, OBSERVATION))
+
+    def _observe_tombstoned(self) -> None:
+        """Rows of which a Delete record is known and no newer one was read: their records, wherever they lay.
+
+        They may be rows that Azure still shows after a deletion, or have come back while nothing read their records.
+        """
+        buried = self.store.tombstones(self.target, self.now)
+        if buried.empty:
+            return
+        shown = candidates(concat(self.observations, OBSERVATION))
+        in_doubt = shown[
+            shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])
+        ]
+        if len(in_doubt):
+            since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
+            window = Window(since.to_pydatetime() - timedelta(seconds=1), self.now)
+            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], window), "records of resources in doubt")
+
+    def _observe_absent_resources(self, subscriptions: Presence) -> None:
+        """The known resources that should have been seen and were not: each is asked for by id.
+
+        A full run should have seen all of them, an incremental one those of the subscriptions that it inventoried:
+        one that comes back may have lost resources whose Delete records lie before the window.
+        """
+        should: dict[str, Any]
+        match self.plan.mode:
+            case Mode.FULL:
+                should = {}
+            case Mode.INCREMENTAL if subscriptions.new:
+                should = {"subscriptions": subscriptions.new}
+            case Mode.PARTIAL if self.plan.request.reread is None:
+                should = {"subscriptions": self.asked}
+            case _:
+                return
+        absent = self.store.absent(self.target, candidates(concat(self.observations, OBSERVATION)), **should)
+        absent = absent[self.plan.request.only.covers(absent)]
+        if absent.empty:
+            return
+        self.observations.append(_absences(absent))
+        # Of a subscription in grace nothing is deleted for being absent, so there is nothing to confirm.
+        to_confirm = absent[~absent["subscription_id"].isin(list(subscriptions.in_grace))]
+        if len(to_confirm):
+            self._observe_rows(self.reader.resources(to_confirm["azure_id"]), "known resources that were not seen")
+
+    def _check_answers(self) -> None:
+        """Whether Azure still answers for every subscription that was asked: it leaves out silently what it may not."""
+        self.findings.unanswered = sorted(set(self.asked) - self.reader.readable(self.asked))
+
+    # -- deciding ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, pending: pd.DataFrame, subscriptions: Presence) -> ChangeSet:
+        found = self._candidates()
+        resend = self._to_resend(found)
+        comparison = self.store.compare(self.target, found, resend=resend, now=self.now)
+        undecided = found.assign(resend=resend, held=found["subscription_id"].isin(list(subscriptions.in_grace))).iloc[
+            comparison.positions
+        ]
+        decisions = decide_all(
+            undecided,
+            comparison.known,
+            unchanged=comparison.unchanged,
+            # Whoever filled the catalog before us left ghosts; until a run has settled, they are ours to remove.
+            delete_unknown=self.plan.settles and (self.plan.planned_from is None or self.plan.known_before == 0),
+        )
+        self._count_decisions(found, decisions)
+        self._record_facts(pending[pending["identifier"].isin(found["identifier"])], undecided, decisions)
+        kept = decisions.kept if self.plan.mode is Mode.FULL else None
+        return ChangeSet(decisions.change_set, self.plan, self._objections(), kept)
+
+    def _candidates(self) -> pd.DataFrame:
+        only = self.plan.request.only
+        found = candidates(concat(self.observations, OBSERVATION))
+        self.observations.clear()
+        if not only:
+            return found
+        found = found[only.covers(found)].reset_index(drop=True)
+        unknown = [*set(only.subscriptions).difference(found["subscription_id"])]
+        unknown += set(only.resource_groups).difference(found["resource_group"])
+        if unknown or (found.empty and self.plan.request.reread is None):
+            raise SettingsError(
+                f"Nothing in Azure or in the ledger lies in {', '.join(sorted(unknown)) or only}, which `only` names; "
+                'nothing was sent. Check the spelling, e.g. only: {resource_groups: ["web"]}, and the scope settings.'
+            )
+        return found
+
+    def _to_resend(self, found: pd.DataFrame) -> pd.Series:
+        if self.plan.mode is Mode.FULL and self.resend and not self.plan.resends_all:
+            return due_again(found["identifier"], self.plan.full_runs)
+        return pd.Series(self.plan.resends_all, index=found.index)
+
+    def _count_decisions(self, found: pd.DataFrame, decisions: Decisions) -> None:
+        self.findings.candidates = len(found)
+        self.findings.verdicts = decisions.verdicts
+        self.findings.known_deletes = decisions.known_deletes
+        self.findings.resent = decisions.resent
+
+    def _record_facts(self, pending: pd.DataFrame, undecided: pd.DataFrame, decisions: Decisions) -> None:
+        """Remember what was learned about Azure; `pending` are those of the pending that were candidates."""
+        waits, ids = pending["identifier"], (decisions.change_set["identifier"], decisions.pending["identifier"])
+        self.store.record_facts(
+            self.target,
+            pending=decisions.pending,
+            resolved=waits[~waits.isin(ids[0]) & ~waits.isin(ids[1])].tolist(),
+            deleted=undecided[OBSERVATION.names],
+            now=self.now,
+        )
+        self.store.read_again(self.plan, sorted(_pairs(decisions.deleted_for_scope)))
+
+    def _objections(self) -> tuple[str, ...]:
+        """Why the change set must not be delivered."""
+        findings, request = self.findings, self.plan.request
+        said = presence_objections(findings.unreadable, findings.unanswered)
+        deletes, known = findings.known_deletes, self.plan.known_before
+        ratio = request.max_delete_ratio
+        if not request.allow_mass_delete and is_mass_deletion(deletes, known, max_ratio=ratio):
+            said.append(mass_deletion_sentence(deletes, known, max_ratio=ratio))
+        return tuple(said)
+
+
+def presence_objections(unreadable: Sequence[str], unanswered: Sequence[str]) -> list[str]:
+    """What is wrong with the subscriptions of a run, in a sentence each, and what to do."""
+    said = []
+    if unreadable:
+        said.append(
+            f"AZURE_SUBSCRIPTION_IDS names {', '.join(unreadable)}, of which Azure shows this identity nothing: give "
+            "it the role Reader there, or take the id out of the setting."
+        )
+    if unanswered:
+        said.append(
+            f"Azure stopped showing {', '.join(unanswered)} while this run was reading, so its answers are not whole; "
+            "nothing was sent, and the next run starts anew."
+        )
+    return said
+
+
+def _pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    """The (subscription id, resource group) pairs of these rows."""
+    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
+
+
+def _absences(known: pd.DataFrame) -> pd.DataFrame:
+    """Ledger rows as observations of entities that Azure shows no row for."""
+    return frame_of(records(known.assign(present=False, in_scope=False)), OBSERVATION)
