@@ -14,6 +14,7 @@ from azure_port_sync.definitions import definitions
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sandbox.tenant import Tenant
+from azure_port_sync.sync import guards
 from azure_port_sync_tests.conftest import SteppedClock
 
 TICK = timedelta(minutes=15)
@@ -426,9 +427,8 @@ def test_a_part_of_a_run_started_alone_says_which_job_to_launch(operator: Operat
 
 
 def test_all_counts_agree(operator: Operator, estate: dict[str, str]) -> None:
-    result = operator.run()
-
-    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    checks = {check.check_name: check.passed for check in operator.run().get_asset_check_evaluations()}
+    assert checks.pop("no_older_ghosts") is False  # nobody knows what Port held before the first run
     assert checks == dict.fromkeys(
         (
             "containers_match_azure",
@@ -436,8 +436,125 @@ def test_all_counts_agree(operator: Operator, estate: dict[str, str]) -> None:
             "records_accounted_for",
             "candidates_accounted_for",
             "identifiers_valid",
+            "subscriptions_present",
+            "deletes_within_guard",
             "deliveries_match_change_set",
             "deliveries_settled",
+            "ledger_matches_inventory",
+            "watermark_recent",
         ),
         True,
     )
+    for job in ("incremental_sync", "full_sync"):
+        assert failed_checks(operator.run(job)) == {}
+
+
+# -- guards and overrides --------------------------------------------------------------------------------------------
+
+
+def test_a_mass_deletion_is_blocked_until_a_person_allows_it(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers are there to look at, and nothing is delivered."""
+    monkeypatch.setattr(guards, "FLOOR", 1)
+    operator.sync()
+    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+    before = operator.sandbox.held()
+
+    blocked = operator.run()
+
+    assert not blocked.success
+    assert re.search(
+        "would delete 3 of the 9 .*`allow_mass_delete: true`", failed_checks(blocked)["deletes_within_guard"]
+    )
+    assert recorded(blocked)["deletes"] == 3
+    assert blocked.asset_materializations_for_node("port_deliveries") == []
+    assert operator.sandbox.held() == before
+    assert operator.sync(mode="incremental", allow_mass_delete=True)["accepted_deletes"] == 3
+    assert operator.sandbox.compare().sentences() == []
+
+
+def test_a_vanished_subscription_warns_and_keeps_its_entities(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.lose_subscription(subscription_id=estate["dev"])
+
+    result = operator.run()
+
+    assert result.success
+    assert re.search(
+        rf"1 subscriptions have vanished: {estate['dev']}. Their 3 entities stay in Port until 2026-12-2\d",
+        failed_checks(result)["subscriptions_present"],
+    )
+    assert recorded(result)["held_back_by_grace"] == 3
+    operator.clock.sleep(timedelta(days=1).total_seconds())
+    operator.settles()
+
+
+def test_a_named_subscription_that_is_not_readable_stops_the_run(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "00000000-0000-4000-8000-000000000000"
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_IDS", f'["{estate["dev"]}", "{nowhere}"]')
+
+    failed = operator.run()
+
+    assert not failed.success
+    assert f"AZURE_SUBSCRIPTION_IDS names {nowhere}" in failed_checks(failed)["subscriptions_present"]
+    assert operator.sandbox.port.events == 0
+
+
+def test_a_part_is_delivered_again_from_the_launchpad(operator: Operator, estate: dict[str, str]) -> None:
+    watermark = operator.sync()["watermark"]
+
+    figures = operator.sync(mode="incremental", only={"resource_groups": ["DATA"]})
+
+    assert figures["mode"] == "partial"
+    assert figures["accepted"] == 2
+    assert figures["watermark"] == watermark
+
+
+def test_a_past_window_is_read_again_from_the_launchpad(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    start = operator.clock.now()
+    operator.sandbox.tenant.tag_resource(resource_id=estate["sql"], tags={"new": "yes"})
+    operator.sync()
+
+    window = {"start": (start - timedelta(seconds=1)).isoformat(), "end": operator.clock.now().isoformat()}
+    figures = operator.sync(mode="incremental", reread=window)
+
+    assert (figures["mode"], figures["records_read"], figures["accepted"]) == ("partial", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"only": {"resource_groups": ["nowhere"]}}, "Nothing in Azure or in the ledger lies in nowhere"),
+        ({"reread": {"start": "yesterday", "end": "2026-11-23T10:00:00Z"}}, "'yesterday', which is not an instant"),
+        ({"reread": {"start": "2025-01-01", "end": "2025-01-02"}}, "`reread` names cannot be read again"),
+        ({"rebuild_ledger": True}, "PORT_CLIENT_ID and PORT_CLIENT_SECRET are not set"),
+    ],
+    ids=str,
+)
+def test_a_bad_override_fails_the_run_in_one_sentence(
+    operator: Operator, estate: dict[str, str], config: dict[str, Any], sentence: str
+) -> None:
+    operator.sync()
+    events = operator.sandbox.port.events
+
+    failed = operator.run(mode="incremental", **config)
+
+    assert not failed.success
+    (message,) = failure(failed).strip().splitlines()
+    assert sentence in message
+    assert operator.sandbox.port.events == events
+
+
+def test_a_watermark_that_does_not_move_is_told(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    operator.sandbox.tenant.tag_resource(resource_id=estate["sql"], tags={"new": "yes"})
+    operator.sandbox.faults.add(Fault("port", status=503, times=None))
+    operator.clock.sleep(timedelta(hours=1).total_seconds())
+
+    told = failed_checks(operator.run())["watermark_recent"]
+
+    assert re.match(r"The watermark is \d\d minutes old: changes since then may be missing in Port", told)

@@ -1,9 +1,10 @@
-"""How long a first sync, an idle tick and an unchanged full sync take as whole processes, and what memory they need.
+"""How long a first sync, an idle tick and an unchanged full sync take as whole processes, and what they cost Azure.
 
 Runs the jobs as an operator would, by `dagster job execute`, against a sandbox in another process: `incremental_sync`
 once over a tenant of N resources that Port knows nothing of, then a few times with nothing to do, then `full_sync`.
 
     python -m bench.sync --resources 20000
+    python -m bench.sync --resources 0 --subscriptions 3000 --groups 3000 --idle-runs 3
 """
 
 import argparse
@@ -26,28 +27,46 @@ _EXECUTE = [sys.executable, "-m", "dagster", "job", "execute", "-m", "azure_port
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=int, default=20_000)
+    parser.add_argument("--subscriptions", type=int, default=0, help="more of them than the estate has")
+    parser.add_argument("--groups", type=int, default=0, help="spread over them")
     parser.add_argument("--idle-runs", type=int, default=5)
     parser.add_argument("--no-quota", action="store_true", help="lift Resource Graph's 15 requests in 5 seconds")
     parser.add_argument("--count-only", action="store_true", help="Port counts events and maps none")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, _sandbox(Path(folder)) as client:
-        client.tenant("grow", resources=options.resources)
+        client.tenant("grow", resources=options.resources, subscriptions=options.subscriptions, groups=options.groups)
         client.count_only(options.count_only)
         if options.no_quota:
             client.quota(None)
-        entities = sum(client.state()["tenant"].values())
+        counts = client.state()["tenant"]
+        entities = counts["subscriptions"] + counts["groups"] + counts["resources"]
         environment = {**os.environ, **client.environment(), "DAGSTER_HOME": folder, "PYTHONWARNINGS": "ignore"}
-        seconds, megabytes = _run("incremental_sync", environment, folder)
+        print(
+            f"{counts['subscriptions']:,} subscriptions, {counts['groups']:,} groups, {counts['resources']:,} resources"
+        )
+
+        def run(job: str) -> tuple[float, float, int]:
+            before = client.state()["azure"]["requests"]
+            seconds, megabytes = _run(job, environment, folder)
+            return seconds, megabytes, client.state()["azure"]["requests"] - before
+
+        seconds, megabytes, requests = run("incremental_sync")
         rate = entities / seconds
-        print(f"first sync of {entities:,} entities: {seconds:.1f} s, {rate:,.0f} entities/s, {megabytes:,.0f} MB")
-        idle = [_run("incremental_sync", environment, folder) for _ in range(options.idle_runs)]
-        times = sorted(seconds for seconds, _ in idle)
+        print(
+            f"first sync of {entities:,} entities: {seconds:.1f} s, {rate:,.0f} entities/s, {megabytes:,.0f} MB, "
+            f"{requests} requests to Azure"
+        )
+        idle = [run("incremental_sync") for _ in range(options.idle_runs)]
+        times = sorted(seconds for seconds, _, _ in idle)
         print(
             f"idle tick, {len(idle)} runs: median {median(times):.2f} s (min {times[0]:.2f}, max {times[-1]:.2f}), "
-            f"{max(megabytes for _, megabytes in idle):,.0f} MB"
+            f"{max(megabytes for _, megabytes, _ in idle):,.0f} MB, {idle[-1][2]} requests to Azure"
         )
-        seconds, megabytes = _run("full_sync", environment, folder)
-        print(f"full sync with nothing changed: {seconds:.1f} s, {megabytes:,.0f} MB")
+        seconds, megabytes, requests = run("full_sync")
+        print(
+            f"full sync with nothing changed: {seconds:.1f} s, {megabytes:,.0f} MB, {requests} requests to Azure "
+            "(a seventh of the catalog is told again)"
+        )
         if not options.count_only and not client.comparison()["equal"]:
             sys.exit("the catalog differs from the tenant")
 
