@@ -26,6 +26,8 @@ from azure_port_sync.sync.rows import Kind, Operation, records
 
 logger = logging.getLogger(__name__)
 
+_LOOK_AGAIN_SECONDS = 1.0
+
 
 def read_snapshot(reader: AzureReader) -> Reading:
     """All subscriptions and resource groups that are readable now.
@@ -57,19 +59,23 @@ class _Claim:
         self._until = self._claim()
 
     def _claim(self) -> datetime:
-        """Claim the target. A run that was killed cannot give its claim up, so that is waited for, once."""
+        """Claim the target. A run that was killed cannot give its claim up, so its end is waited for.
+
+        Raises StateError when the other run turns out to live: it renews its claim.
+        """
         now = self._clock.now()
-        expires = self._store.claim(self._plan, now)
-        if expires is not None:
-            seconds = (expires - now).total_seconds()
-            logger.info("Another run has claimed this target; waiting %.0f s for it to show whether it lives", seconds)
-            self._clock.sleep(seconds)
-            now = self._clock.now()
-            if self._store.claim(self._plan, now) is not None:
+        first = expires = self._store.claim(self._plan, now)
+        if first is not None:
+            logger.info("Another run has claimed this target; waiting until it shows that it lives, or %s", first)
+        while expires is not None:
+            if first is not None and expires > first:
                 raise StateError(
                     "Another run is delivering to this target right now, so this one stops; nothing was sent. Run one "
                     "sync at a time; the next tick reads everything that is missing."
                 )
+            self._clock.sleep(min(_LOOK_AGAIN_SECONDS, max((expires - now).total_seconds(), 0.0)))
+            now = self._clock.now()
+            expires = self._store.claim(self._plan, now)
         return now + LEASE
 
     def hold(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from azure_port_sync.__main__ import has_credentials
+from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sync.errors import SettingsError
 
@@ -78,6 +79,27 @@ def test_the_jobs_run_from_any_folder(seeded: Sandbox, home: Path, tmp_path: Pat
 
     assert seeded.compare().sentences() == []
     assert (home / "azure_port_sync" / "state.sqlite").exists()
+
+
+def test_of_two_runs_at_once_one_stops_with_a_sentence(seeded: Sandbox, home: Path, tmp_path: Path) -> None:
+    """`dagster job execute` goes around the queue and its limit of one run at a time."""
+    environment = {**seeded.environment(), "DAGSTER_HOME": str(home)}
+    job = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", "incremental_sync")
+    seeded.port.throttle(Throttle(limit=2, window_seconds=1))  # slow enough to be met
+    command = [sys.executable, "-m", *job]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**MACHINE, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not seeded.port.events:
+            assert first.poll() is None
+            _wait_a_moment(first)
+        second = run(*job, folder=tmp_path, environment=environment)
+        seeded.port.throttle(None)
+        assert first.wait(180) == 0
+
+    assert second.returncode != 0
+    assert "Another run is delivering to this target right now, so this one stops" in second.stderr + second.stdout
+    assert seeded.compare().sentences() == []
 
 
 def test_without_settings_a_run_says_what_to_set(home: Path, tmp_path: Path) -> None:
