@@ -336,6 +336,33 @@ def test_an_unknown_column_is_named(small: World) -> None:
     assert "'nocolumn'" in small.refusal("resources | where nocolumn == 1")["message"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ("project x = tostring(name)", "vm 1"),
+        ("extend name = tags.owner | project x = tolower(tostring(name))", "o'brien"),  # no string column any more
+        ("extend name = tags | extend y = name | project x = tostring(y.owner)", "O'Brien"),
+        ("extend y = tolower(name) | extend z = y | project x = strcat(z, '/', tolower(z))", "vm 1/vm 1"),
+        ("extend id = tags.N == '1' | project x = tostring(id)", "True"),
+        ("extend y = tostring(tags.N) == tostring(1) | project x = tostring(y)", "True"),
+        ("extend y = todatetime('2026-11-23T10:00:00Z') | project x = tostring(y)", "2026-11-23T10:00:00.0000000Z"),
+    ],
+)
+def test_a_text_is_what_the_type_of_its_source_makes_it(small: World, steps: str, text: str) -> None:
+    assert small.column(f"resources | where name == 'vm 1' | {steps}") == [text]
+
+
+def test_queries_that_differ_in_an_instant_only(small: World) -> None:
+    def before(*instants: str) -> int:
+        conditions = " or ".join(f"todatetime('2026-11-23T10:00:00Z') < datetime({instant})" for instant in instants)
+        return len(small.rows(f"resources | where {conditions} | project name | order by name asc"))
+
+    early, late = "2026-11-23T09:59:59.999999Z", "2026-11-23T10:00:00.000001Z"
+    assert [before(early), before(late), before(early, late), before(late, early), before(early)] == [0, 3, 3, 3, 0]
+    text = f"it is datetime({late})"
+    assert small.column(f"resources | where name == 'db' | project x = '{text}'") == [text]
+
+
 # -- results that are kept ---------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ import itertools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ import pyarrow as pa
 from duckdb_kql.translate import functions
 
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.sandbox.tenant import COLUMNS, TABLES, Scope, Tenant
+from azure_port_sync.sandbox.tenant import COLUMNS, STRINGS, TABLES, Scope, Tenant
 
 Layout = Literal["objectArray", "table"]
 
@@ -64,6 +64,7 @@ _TYPES = {
 }
 _SCHEMA: dict[str, list[str]] = {table: list(COLUMNS) for table in TABLES}
 _KEPT_PLANS, _KEPT_RESULTS = 256, 16
+_FETCHED_TOGETHER = 100_000
 
 # The translator leaves hash() out because DuckDB has no xxhash64. Resource Graph's clients use it only to part rows
 # into equal shares (`hash(id) % n == i`), for which any hash that is never negative serves.
@@ -113,14 +114,14 @@ class Result:
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kept:
-    """A result and how long it holds: while nothing is changed, and no delay runs out."""
+    """A result and how long it holds: while nothing is changed, and no delay runs out (worked out when asked for)."""
 
     result: Result
     version: int
     since: datetime
-    until: datetime
+    until: datetime | None
 
 
 class QueryEngine:
@@ -143,7 +144,7 @@ class QueryEngine:
             now = self._clock.now()
             key = (query, scope, layout)
             kept = self._results.get(key)
-            if kept and kept.version == self._tenant.version and kept.since <= now < kept.until:
+            if kept and kept.version == self._tenant.version and kept.since <= now < self._end_of(kept):
                 self._results.move_to_end(key)
                 return kept.result
             result = self._execute(key, now)
@@ -157,17 +158,30 @@ class QueryEngine:
             plan = _plan(query, now, db)
             try:
                 values = {} if plan.timeless else {"kqlnow": now.replace(tzinfo=None)}
-                rows = db.sql(_as_json(plan, layout), params=values).to_arrow_table().column(0)
+                rows = _fetched(db.execute(_as_json(plan, layout), values))
             except duckdb.Error as error:
                 raise _semantic(error) from error
             self.executions += 1
             result = Result(plan.columns, rows, plan.pageable)
-            until = self._tenant.next_edge(now) if plan.timeless else now + timedelta.resolution
+            until = None if plan.timeless else now + timedelta.resolution
             self._results = OrderedDict(
                 (other, kept) for other, kept in self._results.items() if kept.version == self._tenant.version
             )
             self._results[key] = _Kept(result, self._tenant.version, now, until)
             return result
+
+    def _end_of(self, kept: _Kept) -> datetime:
+        if kept.until is None:
+            kept.until = self._tenant.next_edge(kept.since)
+        return kept.until
+
+
+def _fetched(cursor: duckdb.DuckDBPyConnection) -> pa.ChunkedArray:
+    """The one column of a result, in Arrow because there may be a million rows; a relation would plan them twice."""
+    chunks = []
+    while rows := cursor.fetchmany(_FETCHED_TOGETHER):
+        chunks.append(pa.array((row for (row,) in rows), pa.large_string()))
+    return pa.chunked_array(chunks, pa.large_string())
 
 
 #: A plan rests on the query and on columns that all tenants share, so all engines of a process share the plans.
@@ -175,8 +189,23 @@ _plans: OrderedDict[str, Plan] = OrderedDict()
 _checked: set[str] = set()
 _planning = threading.Lock()
 
+# Queries of a client that polls differ in nothing but the instants of their windows, so they are planned with stand-ins
+# of the same length, which stand for the instants in the SQL as well.
+_INSTANT = re.compile(r"(?<=\bdatetime\()\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z(?=\))")
+_STAND_IN = "1900-01-01T00:00:00.{:06d}Z"
+
 
 def _plan(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
+    instants = sorted(set(_INSTANT.findall(query)))
+    places = {instant: _STAND_IN.format(number) for number, instant in enumerate(instants)}
+    plan = _plan_of(_INSTANT.sub(lambda found: places[found[0]], query), now, db)
+    sql = plan.sql
+    for instant, place in places.items():
+        sql = sql.replace(place, instant)
+    return replace(plan, sql=sql)
+
+
+def _plan_of(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
     with _planning:
         if query in _plans:
             _plans.move_to_end(query)
@@ -198,17 +227,19 @@ def _plan(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
 
 def translate(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan:
     """`query`, in the translator's forms, as SQL over the four tables of `db`."""
-    sql = _to_sql(query, now)
-    columns = _columns(sql, db)
-    limited = not {"limit", "take"}.isdisjoint(_operators(tokenize(query)))
+    translated = _to_sql(query, now)
+    tokens = tokenize(query)
+    sql = shortened(str(translated), tokens)
+    columns = _columns(sql, translated.parameters, db)
+    limited = not {"limit", "take"}.isdisjoint(_operators(tokens))
     dynamic = all(kind == "object" for _, kind in columns)
-    return Plan(str(sql), columns, pageable=not limited and not dynamic, timeless=not sql.parameters)
+    return Plan(sql, columns, pageable=not limited and not dynamic, timeless=not translated.parameters)
 
 
-def _columns(sql: duckdb_kql.TranslationResult, db: duckdb.DuckDBPyConnection) -> tuple[tuple[str, str], ...]:
+def _columns(sql: str, parameters: Mapping[str, Any], db: duckdb.DuckDBPyConnection) -> tuple[tuple[str, str], ...]:
     """The columns of a query with Resource Graph's types for them."""
     try:
-        described = db.execute(f"DESCRIBE {sql}", sql.parameters).fetchall()
+        described = db.execute(f"DESCRIBE {sql}", dict(parameters)).fetchall()
     except duckdb.Error as error:
         raise _semantic(error) from error
     return tuple((str(row[0]), _TYPES.get(str(row[1]), "string")) for row in described)
@@ -221,6 +252,72 @@ def _to_sql(query: str, now: datetime) -> duckdb_kql.TranslationResult:
         raise _parser_failure(query, error.diagnostics) from error
     except duckdb_kql.KqlError as error:
         raise QueryError("InvalidQueryLanguage", str(error), line=-1, characterPositionInLine=-1) from error
+
+
+# -- shorter SQL -----------------------------------------------------------------------------------------------------
+
+# Where Kusto wants a text, the translator, who knows no types, asks for the type of the expression at run time and
+# writes the expression a dozen times; nested, that makes 50 kB of SQL, over which DuckDB ponders for half a second.
+# Of an expression that is known to be a string, only itself is left.
+_STRING_CALLS = frozenset({"tostring", "tolower", "strcat"})
+
+
+def _form() -> re.Pattern[str]:
+    """What the translator writes for the text of a column, a lowered column or a string literal."""
+    translated = str(duckdb_kql.to_sql("T | project tostring(it)", schema={"T": ["it"]}))
+    written = re.search(r"SELECT (coalesce\(.*\)) AS ", translated)
+    if written is None:
+        raise AssertionError(f"the translator writes another form: {translated}")
+    first, *others = (re.escape(part) for part in written[1].split('"it"'))
+    it = r"""(?P<it>"(?P<column>\w+)"|lower\(coalesce\("\w+", ''\)\)|'[^']*')"""
+    return re.compile(f"{first}{it}{'(?P=it)'.join(others)}")
+
+
+_FORM = _form()
+
+
+def shortened(sql: str, tokens: Sequence[Token]) -> str:
+    """`sql`, translated from `tokens`, without asking for types that are known."""
+    strings = _string_columns(tokens)
+
+    def plain(found: re.Match[str]) -> str:
+        known = found["column"] is None or found["column"] in strings
+        return f"coalesce({found['it']}, '')" if known else found[0]
+
+    while (shorter := _FORM.sub(plain, sql)) != sql:
+        sql = shorter
+    return sql
+
+
+def _string_columns(tokens: Sequence[Token]) -> set[str]:
+    """The names that mean a string wherever the query uses them: columns of the tables, and what is made of such."""
+    made: dict[str, list[str]] = {"kind": ["?"]}  # also a word of the language
+    for index, (name, sign) in enumerate(itertools.pairwise(tokens)):
+        if name.kind == "name" and sign.text == "=":
+            made.setdefault(name.text, []).append(_made_of(_item(tokens[index + 2 :])))
+    known = {*STRINGS, "''"} - made.keys()
+    while new := {name for name, sources in made.items() if known.issuperset(sources)} - known:
+        known |= new
+    return known
+
+
+def _item(tokens: Sequence[Token]) -> Sequence[Token]:
+    """The tokens before the comma, pipe or parenthesis that ends what they begin."""
+    depth = 0
+    for index, token in enumerate(tokens):
+        depth -= token.text in (")", "]")
+        if depth < 0 or (depth == 0 and token.text in (",", "|")):
+            return tokens[:index]
+        depth += token.text in ("(", "[")
+    return tokens
+
+
+def _made_of(value: Sequence[Token]) -> str:
+    """The column that an expression copies, '' where it makes a string, ? where neither can be told."""
+    if len(value) == 1 and value[0].kind == "name":
+        return value[0].text
+    called = [token.text for token in _flat(value)]
+    return "''" if called[1:] == ["(", ")"] and called[0] in _STRING_CALLS else "?"
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
@@ -422,7 +519,9 @@ def _check_keys(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Non
     def kinds(pipeline: str, keys: Sequence[str]) -> list[str]:
         named = ", ".join(f"key{number} = {key}" for number, key in enumerate(keys))
         try:
-            return [kind for _, kind in _columns(_to_sql(f"{pipeline} project {named}", now), db)]
+            translated = _to_sql(f"{pipeline} project {named}", now)
+            sql = shortened(str(translated), tokenize(pipeline))
+            return [kind for _, kind in _columns(sql, translated.parameters, db)]
         except QueryError:  # the query as a whole runs, so this form is beyond the check, not wrong
             return ["string"] * len(keys)
 
