@@ -26,7 +26,7 @@ from azure_port_sync.sandbox import estate
 from azure_port_sync.sandbox.azure import ResourceGraph, azure_app
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.server import Server
-from azure_port_sync.sandbox.tenant import Tenant, TenantError
+from azure_port_sync.sandbox.tenant import Scope, Tenant, TenantError
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 CLIENT, SECRET = "0a1b2c3d-0000-4000-8000-000000000001", "s3cret~with.signs"
@@ -379,6 +379,31 @@ def test_reader_on_one_group_sees_only_that_group(azure: Azure) -> None:
     assert tenant.counts() == {"subscriptions": 0, "groups": 1, "resources": 1, "records": 2}
 
 
+def test_a_moved_subscription_is_below_other_management_groups(azure: Azure) -> None:
+    tenant = azure.tenant
+    moving = tenant.add_subscription("Moving", management_groups=["retail"])
+    tenant.create_resource(tenant.add_group(moving, "rg", "westeurope"), VM, "vm")
+    azure.clock.advance(timedelta(seconds=1))
+    tenant.move_subscription(moving, ["Research", "contoso"])
+    assert azure.ids(management_groups=["retail"]) == set()
+    assert len(azure.ids(management_groups=["research"])) == len(azure.ids(management_groups=["contoso"])) == 1
+    assert tenant.resources(Scope(management_groups=("retail",))) == []
+    assert len(tenant.resources(Scope(management_groups=("research",)))) == 1
+    (row,) = azure.rows("resourcecontainers | where type == 'microsoft.resources/subscriptions'")
+    chain = [group["name"] for group in row["properties"]["managementGroupAncestorsChain"]]
+    assert chain == ["Research", "contoso", tenant.tenant_id]
+    assert record(azure, CONTAINER_CHANGES)["properties"]["changeType"] == "Update"
+
+
+def test_a_removed_subscription_can_be_added_again(azure: Azure, group: str) -> None:
+    azure.tenant.create_resource(group, VM, "vm")
+    subscription = group.split("/")[2]
+    azure.tenant.remove_subscription(subscription)
+    assert azure.tenant.add_subscription("Again", subscription_id=subscription) == subscription
+    assert azure.ids("resourcecontainers", subscriptions=[subscription]) == {f"/subscriptions/{subscription}"}
+    assert azure.ids() == set()
+
+
 def test_removed_subscription_leaves_nothing(azure: Azure, group: str) -> None:
     azure.tenant.create_resource(group, VM, "vm")
     subscription = group.split("/")[2]
@@ -510,6 +535,27 @@ def test_delete_and_recreate_in_another_spelling(azure: Azure, group: str) -> No
     assert azure.rows("resources | project id, tags") == [{"id": again, "tags": {"a": "b"}}]
     with pytest.raises(TenantError, match="exists already"):
         azure.tenant.recreate_resource(made)
+
+
+def test_another_spelling_of_a_living_resource_leaves_no_record(azure: Azure, group: str) -> None:
+    made = azure.tenant.create_resource(group, VM, "vm", tags={"a": "b"})
+    records = azure.rows(CHANGES)
+    azure.tenant.respell_resource(made.upper())
+    (row,) = azure.rows("resources")
+    assert (row["id"], row["name"], row["tags"]) == (made.upper(), "vm", {"a": "b"})
+    assert azure.rows(CHANGES) == records
+    azure.tenant.touch_resource(made)
+    azure.clock.advance(timedelta(seconds=1))
+    assert {row["properties"]["targetResourceId"] for row in azure.rows(CHANGES)} == {made, made.upper()}
+
+
+def test_a_deleted_group_can_be_added_again_in_another_spelling(azure: Azure, group: str) -> None:
+    azure.tenant.create_resource(group, VM, "vm")
+    azure.tenant.delete_group(group)
+    again = azure.tenant.add_group(group.split("/")[2], "RG-SHOP (BLUE)", "westeurope")
+    assert again.lower() == group.lower() != again
+    assert azure.ids("resourcecontainers | where isnotempty(resourceGroup)") == {again}
+    assert azure.ids() == set()
 
 
 def test_move_is_a_delete_and_a_create(azure: Azure, group: str) -> None:
@@ -670,6 +716,31 @@ def test_overtaken_versions_never_reappear(azure: Azure, group: str) -> None:
     azure.tenant.delete_resource(made)
     azure.clock.advance(timedelta(seconds=300))
     assert azure.rows("resources") == []
+
+
+def test_it_is_calm_when_the_last_delay_has_run_out(azure: Azure, group: str) -> None:
+    tenant, now = azure.tenant, azure.clock.now
+    assert tenant.calm_at(now()) == now()
+    tenant.set_delays(record_delay=(60, 60), row_delay=(90, 90), linger=(1800, 1800))
+    made = tenant.create_resource(group, VM, "vm")
+    assert tenant.calm_at(now()) == START + timedelta(seconds=90)
+    tenant.delete_resource(made)
+    assert tenant.calm_at(now()) == START + timedelta(seconds=1800)
+    azure.clock.advance(timedelta(days=2))
+    assert tenant.calm_at(now()) == now()
+
+
+def test_a_cleared_tenant_is_as_new(azure: Azure, group: str) -> None:
+    tenant = azure.tenant
+    tenant.set_delays(linger=(60, 60))
+    made = tenant.create_resource(group, VM, "vm")
+    assert azure.ids() == {made}
+    tenant.lose_subscription(group.split("/")[2])
+    tenant.clear()
+    assert azure.ids() == azure.ids("resourcecontainers") == azure.ids("resourcechanges") == set()
+    assert set(tenant.counts().values()) == {0}
+    assert tenant.add_subscription("Production") == group.split("/")[2]  # the same draws
+    assert tenant.set_delays()["linger"] == [0, 0]
 
 
 def test_records_are_kept_fourteen_days(azure: Azure, group: str) -> None:

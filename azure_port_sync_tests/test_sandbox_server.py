@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from azure_port_sync.sandbox.client import SandboxClient, SandboxError
-from azure_port_sync.sandbox.compare import differences, expected_catalog, identifier_of
+from azure_port_sync.sandbox.compare import BLUEPRINTS, differences, expected_catalog, identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import SIGNATURE_HEADER, Sandbox
 
@@ -307,6 +307,26 @@ def test_a_reset_closes_the_connection_without_an_answer(sandbox: Sandbox, clien
     assert post(sandbox, {}).status_code == 202
 
 
+def test_a_lost_answer_is_that_of_a_request_that_was_worked_off(sandbox: Sandbox, client: SandboxClient) -> None:
+    (row, *_) = sandbox.tenant.resources()
+    client.fault(Fault("port", kind="lost", skip=1))
+    tell(sandbox, "upsert", row)
+    with pytest.raises(requests.ConnectionError):
+        tell(sandbox, "delete", row)
+    assert client.entities("azureCloudResources") == {}
+    assert [(fault.seen, fault.fired) for fault in client.faults()] == [(2, 1)]
+    tell(sandbox, "delete", row)
+
+    headers = {"Authorization": f"Bearer {ask_azure(sandbox).json()['access_token']}"}
+    address = f"{sandbox.azure_url}/providers/Microsoft.ResourceGraph/resources"
+    verify = sandbox.environment()["REQUESTS_CA_BUNDLE"]
+    client.fault(Fault("azure", kind="lost"))
+    with pytest.raises(requests.ConnectionError):
+        requests.post(address, json={"query": "resources"}, headers=headers, verify=verify, timeout=10)
+    assert sandbox.graph.requests == 1
+    assert requests.post(address, json={"query": "resources"}, headers=headers, verify=verify, timeout=10).ok
+
+
 def test_the_sandbox_can_be_reached_while_everything_fails(sandbox: Sandbox, client: SandboxClient) -> None:
     client.fault(Fault("port", times=None))
     assert client.state()["port"]["requests"] == {}
@@ -443,6 +463,27 @@ def test_the_page_is_whole_without_any_other_host(sandbox: Sandbox) -> None:
 
 
 # -- from start to stop
+
+
+def test_a_reset_sandbox_is_as_new_at_its_old_addresses(sandbox: Sandbox, client: SandboxClient) -> None:
+    before = sandbox.environment()
+    fill(sandbox)
+    client.fault(Fault("port", times=None))
+    client.throttle(0, 60)
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    sandbox.reset(noon)
+    assert sandbox.environment() == before
+    state = client.state()
+    assert (state["clock"], state["faults"]) == ("2026-01-01T12:00:00.000Z", [])
+    assert set(state["tenant"].values()) == {0}
+    assert state["azure"] == {"requests": 0, "rows": 0, "throttled": 0}
+    assert (state["port"]["requests"], state["port"]["events"], state["port"]["failures_total"]) == ({}, 0, 0)
+    assert {name: len(entities) for name, entities in sandbox.held().items()} == dict.fromkeys(BLUEPRINTS, 0)
+    subscription = sandbox.tenant.add_subscription("Again")
+    sandbox.tenant.add_group(subscription, "rg", "westeurope")
+    assert sandbox.compare().missing["azureResourceGroup"] == [f"/subscriptions/{subscription}/resourcegroups/rg"]
+    fill(sandbox)
+    assert sandbox.compare().equal
 
 
 def test_ports_are_as_ordered_and_free_again_after_the_end(tmp_path: Path) -> None:

@@ -197,6 +197,12 @@ class Quota:
     _taken: deque[datetime] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def clear(self) -> None:
+        """Nothing is taken."""
+        with self._lock:
+            self._taken.clear()
+            self.refused = 0
+
     def take(self) -> tuple[bool, dict[str, str]]:
         """Whether one more request passes, and the headers that say how things stand."""
         with self._lock:

@@ -18,11 +18,12 @@ class Fault:
 
     A request matches when all that is given of `path`, `method` and `in_body` does (`path` and `in_body` are
     substrings). The first `skip` matching requests pass, then `times` of them fail (None: all). "reset" closes the
-    connection without an answer.
+    connection without an answer; "lost" does so after the request has been worked off, as if only the answer went
+    astray.
     """
 
     side: Side
-    kind: Literal["status", "reset"] = "status"
+    kind: Literal["status", "reset", "lost"] = "status"
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: Any = None
@@ -99,10 +100,12 @@ class FaultMiddleware:
         fault = self._faults.pick(self._side, scope["method"], scope["path"], body)
         if fault is None:
             await self._app(scope, _replay(body, receive), send)
-        elif fault.kind == "reset":
-            await _reset(receive, send)
-        else:
+        elif fault.kind == "status":
             await _answer(fault, send)
+        else:
+            if fault.kind == "lost":
+                await self._app(scope, _replay(body, receive), _nowhere)
+            await _reset(receive, send)
 
 
 async def _read(receive: Receive) -> bytes:
@@ -131,6 +134,10 @@ async def _answer(fault: Fault, send: Send) -> None:
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": raw})
     await send({"type": "http.response.body", "body": content})
+
+
+async def _nowhere(_message: Message) -> None:
+    """Where a lost answer goes."""
 
 
 async def _reset(receive: Receive, send: Send) -> None:

@@ -175,6 +175,19 @@ class Catalog:
         self.failure_count = 0
         self._dependents: dict[Key, dict[Key, None]] = {}
 
+    def clear(self) -> None:
+        """No entity and no trace of any; the blueprints stay."""
+        with self.lock:
+            for entities in self.entities.values():
+                entities.clear()
+            for counts in self.counts.values():
+                counts.clear()
+            self.activity.clear()
+            self.failures.clear()
+            self.failure_count = 0
+            self._dependents.clear()
+            self.version += 1
+
     def add_blueprint(self, blueprint: Json) -> None:
         """Take a blueprint as `POST /v1/blueprints` would."""
         with self.lock:
@@ -451,6 +464,15 @@ class Port:
     def add_webhook(self, webhook: Webhook) -> None:
         """Take a webhook as `POST /v1/webhooks` would."""
         self.webhooks[webhook.key] = webhook
+
+    def clear(self) -> None:
+        """An empty catalog, nothing counted, no throttle; blueprints and webhooks stay."""
+        with self.catalog.lock:
+            self.catalog.clear()
+            self.requests.clear()
+            self.events = self.bytes = 0
+            self.last_arrival = None
+            self.throttle(None)
 
     def throttle(self, throttle: Throttle | None) -> None:
         """Answer 429 beyond this limit from now on; None lifts it."""

@@ -138,6 +138,16 @@ class Sandbox:
         if self._temporary:
             self._temporary.cleanup()
 
+    def reset(self, now: datetime, *, seed: int = 1) -> None:
+        """An empty Azure and an empty Port behind the same addresses and credentials, frozen at `now`."""
+        self.faults.clear()
+        self.clock.set(now)
+        self.tenant.clear(seed=seed)
+        self.rng.seed(seed)
+        self.port.clear()
+        self.graph.quota.clear()
+        self.graph.requests = self.graph.rows = 0
+
     def __enter__(self) -> Self:
         return self.start()
 

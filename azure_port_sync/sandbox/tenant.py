@@ -126,6 +126,7 @@ class Tenant:
         "add_subscription",
         "rename_subscription",
         "retag_subscription",
+        "move_subscription",
         "remove_subscription",
         "lose_subscription",
         "regain_subscription",
@@ -140,6 +141,7 @@ class Tenant:
         "touch_resource",
         "delete_resource",
         "recreate_resource",
+        "respell_resource",
         "move_resource",
         "grow",
         "set_delays",
@@ -160,9 +162,23 @@ class Tenant:
         self._linger: Delay = (0, 0)
         self._db = duckdb_kql.connect()
         self._db.execute("SET arrow_large_buffer_size = true")
+        self._make_tables()
+
+    def clear(self, *, seed: int = 0) -> None:
+        """Everything is gone, and the tenant as new."""
+        with self._lock:
+            self._rng.seed(seed)
+            self._access.clear()
+            self._seq = self._grown = 0
+            self._record_delay = self._row_delay = self._linger = (0, 0)
+            self._views = None
+            self._make_tables()
+            self.version += 1
+
+    def _make_tables(self) -> None:
         for table, columns in _SCHEMA.items():
             spec = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-            self._db.execute(f"CREATE TABLE {table} ({spec})")
+            self._db.execute(f"CREATE OR REPLACE TABLE {table} ({spec})")
 
     # -- what Resource Graph shows -----------------------------------------------------------------------------------
 
@@ -201,6 +217,18 @@ class Tenant:
             (edge,) = self._fetch(f"SELECT min(e) FROM ({' UNION ALL '.join(edges)})")[0]
         return _aware(edge) if edge is not None else datetime.max.replace(tzinfo=UTC)
 
+    def calm_at(self, now: datetime) -> datetime:
+        """From when on, if nothing is changed, what is shown is what is true: every delay has run out."""
+        ends = [f"SELECT max(shown_from) AS e FROM {table}" for table in TABLES.values()]
+        ends += [
+            f"SELECT max(shown_to) FROM {table} WHERE shown_to < {_literal(_FOREVER.replace(tzinfo=UTC))}"
+            for table in TABLES.values()
+            if table.endswith("versions")
+        ]
+        with self._lock:
+            (end,) = self._fetch(f"SELECT max(e) FROM ({' UNION ALL '.join(ends)})")[0]
+        return max(now, _aware(end)) if end is not None else now
+
     def readable_subscriptions(self, scope: Scope) -> frozenset[str]:
         """The subscriptions of `scope` of which anything can be read."""
         with self._lock:
@@ -215,13 +243,13 @@ class Tenant:
 
     # -- what is true ------------------------------------------------------------------------------------------------
 
-    def containers(self) -> list[Row]:
+    def containers(self, scope: Scope | None = None) -> list[Row]:
         """The subscriptions and resource groups that exist and are readable, whatever Resource Graph shows."""
-        return self._truth("container_versions", f"v.type <> '{MANAGEMENT_GROUP}'")
+        return self._truth("container_versions", f"v.type <> '{MANAGEMENT_GROUP}'", scope)
 
-    def resources(self) -> list[Row]:
+    def resources(self, scope: Scope | None = None) -> list[Row]:
         """The resources that exist and are readable, each with the tags of its group."""
-        return self._truth("resource_versions", "true")
+        return self._truth("resource_versions", "true", scope)
 
     def counts(self) -> dict[str, int]:
         """How much exists and is readable, and how many change records there are."""
@@ -269,6 +297,18 @@ class Tenant:
         with self._change() as deed:
             row = self._existing("container_versions", f"/subscriptions/{subscription_id}")
             self._update("container_versions", row, {**row, "tags": _mapping(tags)}, deed)
+
+    def move_subscription(self, subscription_id: str, management_groups: Sequence[str]) -> None:
+        """Below these management groups (nearest first, the tenant's root always last) instead."""
+        with self._change() as deed:
+            sub = self._subscription(subscription_id)
+            chain = (*management_groups, self.tenant_id)
+            self._show_management_groups(chain)
+            row = self._existing("container_versions", f"/subscriptions/{subscription_id}")
+            above = [self._management_group(group) for group in chain]
+            after = {**row, "properties": {**row["properties"], "managementGroupAncestorsChain": above}}
+            self._update("container_versions", row, after, deed)
+            self._access[sub] = replace(self._access[sub], management_groups=tuple(map(str.lower, chain)))
 
     def remove_subscription(self, subscription_id: str) -> None:
         """Deleted for good, with all in it and with its change records."""
@@ -400,6 +440,12 @@ class Tenant:
             self._existing("container_versions", row["grp"])
             self._create("resource_versions", [row], deed)
             return resource_id
+
+    def respell_resource(self, resource_id: str) -> None:
+        """From here on its provider spells the id as given here; the resource is the same, and no record tells."""
+        with self._change() as deed:
+            row = self._existing("resource_versions", resource_id)
+            self._supersede("resource_versions", [{**row, "id": resource_id}], deed)
 
     def move_resource(self, resource_id: str, group_id: str) -> str:
         """The resource goes to another group: its old id ends, and a new id, returned here, begins."""
@@ -737,12 +783,13 @@ class Tenant:
         found = self._fetch(f"SELECT * FROM {table} WHERE {where} ORDER BY seq", values)
         return [_parsed(dict(zip(_SCHEMA[table], row, strict=True))) for row in found]
 
-    def _truth(self, table: str, where: str) -> list[Row]:
+    def _truth(self, table: str, where: str, scope: Scope | None) -> list[Row]:
         names = ("id", "name", "type", "location", "tags", "subscriptionId", "resourceGroup", "rgTags")
         columns = ", ".join(f'v."{name}"' for name in names[:-1])
         with self._lock:
+            readable = self._predicate(scope or Scope())
             found = self._fetch(
-                f"SELECT {columns}, g.tags FROM (SELECT * FROM {table} WHERE alive AND {self._predicate(Scope())}) v "
+                f"SELECT {columns}, g.tags FROM (SELECT * FROM {table} WHERE alive AND {readable}) v "
                 f"LEFT JOIN container_versions g ON g.key = v.grp AND g.alive WHERE {where} ORDER BY v.key"
             )
         rows = [_parsed(dict(zip(names, row, strict=True))) for row in found]
