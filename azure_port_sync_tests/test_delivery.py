@@ -535,6 +535,15 @@ def test_an_answer_that_breaks_off_is_retried(clock: SteppedClock) -> None:
     _shows_no_key(error.value, f"{base}/key-0123456789")
 
 
+def test_a_retry_after_beyond_ascii_is_ignored(clock: SteppedClock) -> None:
+    """Latin-1 has digits that Python calls digits and cannot read as a number."""
+    with _speaking(b"HTTP/1.1 503 No\r\nRetry-After: \xb2\r\nContent-Length: 0\r\n\r\n") as base:
+        sink = _sink_to(f"{base}/key-0123456789", clock)
+        with pytest.raises(PortError, match="it answered 503"):
+            sink.send(_EVENT)
+        sink.close()
+
+
 def test_an_answer_that_is_not_http_is_retried(clock: SteppedClock) -> None:
     with _speaking(b"220 mail.example.com ESMTP\r\n") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)

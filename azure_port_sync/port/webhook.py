@@ -7,15 +7,21 @@ The ingest URL holds the webhook's key and is a secret: no error of this module 
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
+from azure_port_sync.port.transport import (
+    TRANSIENT_STATUS,
+    TransientError,
+    asked_wait,
+    backoff,
+    exchange,
+    new_session,
+)
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
 
@@ -28,8 +34,6 @@ SIGNATURE_PREFIX = "sha256="
 #: Port's limit for one webhook event (docs.port.io, "Custom webhooks").
 MAX_EVENT_BYTES = 512 * 1024
 
-_TIMEOUT = (10, 60)  # seconds to connect, seconds between two bytes
-_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _SETTING_STATUS = {
     401: "it refused the signature: check PORT_WEBHOOK_SECRET against the webhook's security settings in Port",
     403: "it refused the request: check PORT_WEBHOOK_SECRET against the webhook's security settings in Port",
@@ -37,19 +41,10 @@ _SETTING_STATUS = {
     410: "the webhook is gone: check PORT_WEBHOOK_INGEST_URL",
 }
 _QUIET = timedelta(seconds=10)
-_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 
 
 class RefusedError(Exception):
     """Port refused this one event for what it is."""
-
-
-class _TransientError(Exception):
-    """Port is not able to take the event just now."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class WebhookSink:
@@ -73,13 +68,7 @@ class WebhookSink:
         self._deadline = deadline
         self._clock = clock
         self._last_accepted = clock.now()
-        self._session = requests.Session()
-        self._session.verify = verify
-        self._session.headers.update({"Content-Type": "application/json", "User-Agent": "azure_port_sync"})
-        self._session.auth = _no_netrc
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=concurrency)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._session = new_session(connections=concurrency, verify=verify)
         self.concurrency = concurrency
         self.retries = 0
         self._quiet_until = clock.now()
@@ -100,7 +89,7 @@ class WebhookSink:
         if len(body) > MAX_EVENT_BYTES:
             raise RefusedError(f"the event has {len(body):,} bytes; Port takes {MAX_EVENT_BYTES:,}")
         retrying = Retrying(
-            retry=retry_if_exception_type(_TransientError),
+            retry=retry_if_exception_type(TransientError),
             wait=self._wait,
             stop=self._out_of_time,
             sleep=self._clock.sleep,
@@ -109,7 +98,7 @@ class WebhookSink:
         )
         try:
             retrying(self._post, body, before_request)
-        except _TransientError as error:
+        except TransientError as error:
             minutes = int(self._deadline.total_seconds() // 60)
             raise PortError(
                 f"Port accepted nothing for {minutes} minutes (PORT_DELIVERY_DEADLINE_MINUTES): {error}. "
@@ -122,7 +111,7 @@ class WebhookSink:
         if self._secret:
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
             headers[SIGNATURE_HEADER] = SIGNATURE_PREFIX + digest
-        answer = self._answer_to(body, headers)
+        answer = exchange(self._session, "POST", self._url, body=body, headers=headers)
         if isinstance(answer, Exception):
             raise answer
         if 200 <= answer.status_code < 300:
@@ -130,22 +119,10 @@ class WebhookSink:
             return
         self._raise_for(answer)
 
-    def _answer_to(self, body: bytes, headers: Mapping[str, str]) -> requests.Response | Exception:
-        """Port's answer, or what to raise instead: not from here, because requests' errors name the URL."""
-        try:
-            return self._session.post(self._url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
-        except requests.exceptions.SSLError:
-            return PortError(
-                "Port's certificate was not accepted. Behind a private certificate authority, name its file in "
-                "REQUESTS_CA_BUNDLE."
-            )
-        except requests.RequestException as error:
-            return _TransientError(f"no whole answer ({type(error).__name__})")
-
     def _raise_for(self, answer: requests.Response) -> None:
         status = answer.status_code
-        if status in _TRANSIENT_STATUS:
-            raise _TransientError(f"it answered {status}", _retry_after(answer, self._clock.now()))
+        if status in TRANSIENT_STATUS:
+            raise TransientError(f"it answered {status}", asked_wait(answer, self._clock.now()))
         if status in _SETTING_STATUS:
             raise PortError(f"Port's webhook answered {status}: {_SETTING_STATUS[status]}.")
         if 300 <= status < 400:
@@ -164,10 +141,7 @@ class WebhookSink:
         return self._time_left() <= 0
 
     def _wait(self, state: RetryCallState) -> float:
-        """Back off with jitter; not less than Port asks for, and not past the deadline."""
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.wait if isinstance(error, _TransientError) else 0.0
-        return min(asked + float(_BACKOFF(state)), max(self._time_left(), 0.0))
+        return backoff(state, self._time_left())
 
     def _before_retry(self, state: RetryCallState) -> None:
         self.retries += 1
@@ -175,19 +149,3 @@ class WebhookSink:
         if state.outcome is not None and now >= self._quiet_until:  # all threads meet the same trouble
             self._quiet_until = now + _QUIET
             logger.warning("Port: %s; trying again", state.outcome.exception())
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """The URL holds the key; without this, requests looks for a .netrc on disk before every event."""
-    return request
-
-
-def _retry_after(answer: requests.Response, now: datetime) -> float:
-    """Seconds that a Retry-After header asks for, as a number or as a date; 0 when it is missing or malformed."""
-    text = answer.headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0
