@@ -131,6 +131,15 @@ class Settings(BaseModel):
         None,
         description="Signs each event (HMAC-SHA256, header `X-Port-Signature`, prefix `sha256=`).",
     )
+    PORT_CLIENT_ID: str | None = Field(
+        None, description="Client id of Port's API, with which a run can ask what Port really holds."
+    )
+    PORT_CLIENT_SECRET: SecretStr | None = Field(None, description="Its secret.")
+    PORT_BASE_URL: str = Field(
+        "https://api.port.io",
+        description="Address of Port's API; of an account in the US `https://api.us.port.io`.",
+        examples=["https://api.port.io"],
+    )
     PORT_MAX_CONCURRENCY: int = Field(
         10, ge=1, le=100, description="Requests to Port in flight, 1 to 100.", examples=["10"]
     )
@@ -192,6 +201,17 @@ class Settings(BaseModel):
                 raise ValueError("is not the URL of a webhook")
         return value
 
+    @field_validator("PORT_BASE_URL")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        """One form of it, without a slash at the end and without ``/v1``: both are written in Port's documentation."""
+        url = _split(value)
+        if url.scheme == "http" and url.hostname not in _LOOPBACK:
+            raise ValueError("is plain http, which would show the client secret to the network")
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
+            raise ValueError("is not the address of an API")
+        return f"{url.scheme}://{url.netloc}{url.path}".rstrip("/").removesuffix("/v1").rstrip("/")
+
     @field_validator("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
     @classmethod
     def _file(cls, value: str | None) -> str | None:
@@ -224,6 +244,17 @@ class Settings(BaseModel):
             raise ValueError(
                 "AZURE_SUBSCRIPTION_IDS and AZURE_MANAGEMENT_GROUPS are both set, and Azure takes only one of them: "
                 "unset one, and use AZURE_EXCLUDED_SUBSCRIPTION_IDS to leave subscriptions out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _both_port_credentials(self) -> "Settings":
+        if (self.PORT_CLIENT_ID is None) != (self.PORT_CLIENT_SECRET is None):
+            given, missing = "PORT_CLIENT_ID", "PORT_CLIENT_SECRET"
+            if self.PORT_CLIENT_ID is None:
+                given, missing = missing, given
+            raise ValueError(
+                f"{given} is set, but {missing} is not: set both from the credentials that Port shows, or neither."
             )
         return self
 

@@ -24,6 +24,7 @@ _SECRETS = {
     "AZURE_CLIENT_SECRET": "client-secret-0123456789",
     "PORT_WEBHOOK_INGEST_URL": "https://ingest.port.io/webhook-key-0123456789",
     "PORT_WEBHOOK_SECRET": "webhook-secret-0123456789",
+    "PORT_CLIENT_SECRET": "port-client-secret-0123456789",
     "AZURE_PORT_SYNC_STATE_URL": "postgresql://user:database-password-0123456789@host/database",
 }
 
@@ -72,6 +73,15 @@ _BAD = [
     ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io:port/key"),
     ("PORT_WEBHOOK_INGEST_URL", "https://ingest.port.io:99999/key"),
     ("PORT_WEBHOOK_INGEST_URL", "http://localhost.example.com/key"),
+    ("PORT_BASE_URL", "api.port.io"),
+    ("PORT_BASE_URL", "https://"),
+    ("PORT_BASE_URL", "https://[api"),
+    ("PORT_BASE_URL", "http://api.port.io"),
+    ("PORT_BASE_URL", "http://localhost.example.com/v1"),
+    ("PORT_BASE_URL", "ftp://api.port.io"),
+    ("PORT_BASE_URL", "https://api.port.io/v1?region=us"),
+    ("PORT_BASE_URL", "https://api.port.io/#v1"),
+    ("PORT_BASE_URL", "https://user:password@api.port.io"),
     ("PORT_MAX_CONCURRENCY", "0"),
     ("PORT_MAX_CONCURRENCY", "101"),
     ("PORT_MAX_CONCURRENCY", "ten"),
@@ -135,6 +145,8 @@ def test_defaults() -> None:
     assert (settings.INCREMENTAL_SYNC_CRON, settings.FULL_SYNC_CRON) == ("*/15 * * * *", "7 3 * * *")
     assert (settings.AZURE_CLOUD, settings.verify) == ("public", True)
     assert settings.PORT_WEBHOOK_INGEST_URL is None
+    assert (settings.PORT_CLIENT_ID, settings.PORT_CLIENT_SECRET) == (None, None)
+    assert settings.PORT_BASE_URL == "https://api.port.io"
     assert settings.AZURE_PORT_SYNC_STATE_URL is None
 
 
@@ -196,6 +208,30 @@ def test_plain_http_is_for_loopback(url: str) -> None:
     assert settings.PORT_WEBHOOK_INGEST_URL.get_secret_value() == url
 
 
+@pytest.mark.parametrize("end", ["", "/", "//", "/v1", "/v1/", "//v1//"])
+@pytest.mark.parametrize("base", ["https://api.us.port.io", "http://127.0.0.1:8080", "https://proxy/port/v2"])
+def test_the_address_of_ports_api_has_one_form(base: str, end: str) -> None:
+    """Port's documentation writes it with and without the version."""
+    settings = Settings.from_environment({"PORT_BASE_URL": base + end})
+    assert base == settings.PORT_BASE_URL
+
+
+def test_the_address_of_an_api_loses_what_names_nothing() -> None:
+    assert Settings.from_environment({"PORT_BASE_URL": "HTTPS://h/v1?"}).PORT_BASE_URL == "https://h"
+    assert Settings.from_environment({"PORT_BASE_URL": "https://h/v1#"}).PORT_BASE_URL == "https://h"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("PORT_CLIENT_ID", "PORT_CLIENT_SECRET"), ("PORT_CLIENT_SECRET", "PORT_CLIENT_ID")]
+)
+def test_half_of_the_api_credentials_is_a_mistake_that_names_the_other_half(given: str, missing: str) -> None:
+    """Otherwise a run would quietly do without Port's API, and its user would think it looked there."""
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment({given: _SECRETS["PORT_CLIENT_SECRET"], missing: " "})
+    assert str(error.value).startswith(f"{given} is set, but {missing} is not: ")
+    assert _SECRETS["PORT_CLIENT_SECRET"] not in "".join(traceback.format_exception(error.value))
+
+
 def test_tls_is_verified_against_a_private_authority(tmp_path: Path) -> None:
     first, second = tmp_path / "first.pem", tmp_path / "second.pem"
     for file in (first, second):
@@ -209,7 +245,7 @@ def test_tls_is_verified_against_a_private_authority(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_print_themselves() -> None:
-    settings = Settings.from_environment(_SECRETS)
+    settings = Settings.from_environment({**_SECRETS, "PORT_CLIENT_ID": "x"})
     texts = [repr(settings), str(settings), f"{settings}", repr(settings.model_dump()), settings.model_dump_json()]
     for secret in _SECRETS.values():
         assert not any(secret in text for text in texts)
