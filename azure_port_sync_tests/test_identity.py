@@ -62,7 +62,11 @@ def test_identifier_is_legal_in_port(text: str) -> None:
     assert illegal_identifiers([identifier]) == []
 
 
-@given(st.text(min_size=1, max_size=8).filter(lambda text: text not in {".", ".."}))
+#: Letters that are newer than Python's tables are escaped, which is legal whatever Port's own tables say.
+_KNOWN = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cn"]), min_size=1, max_size=8)
+
+
+@given(_KNOWN.filter(lambda text: text not in {".", ".."}))
 def test_check_of_identifiers_agrees_with_ports_regular_expression(text: str) -> None:
     assert (illegal_identifiers([text]) == []) == (_legal_in_port(text) and not text.endswith("\n"))
 
