@@ -11,6 +11,7 @@ from azure_port_sync.sandbox.jq_dialect import evaluate
 from azure_port_sync.sync.identity import (
     MAX_IDENTIFIER_LENGTH,
     Containers,
+    azure_id_of,
     containers_of,
     escape,
     illegal_identifiers,
@@ -117,6 +118,81 @@ def test_containers_are_read_whatever_the_casing(subscription: str, group: str, 
 )
 def test_containers_examples(azure_id: str, containers: tuple[str, str]) -> None:
     assert containers_of(azure_id) == containers
+
+
+def _identifier(azure_id: str) -> str:
+    return port_identifier(escape(azure_id))
+
+
+_NAME = st.one_of(_TRICKY, _SEGMENT).filter(lambda name: name != "" and "/" not in name)
+
+
+@given(st.lists(_NAME, min_size=1, max_size=4))
+def test_an_azure_id_is_read_back_from_its_identifier(segments: list[str]) -> None:
+    azure_id = "/subscriptions/" + "/".join(segment.replace(" ", "_") for segment in segments)
+    assert azure_id_of(_identifier(azure_id), None) == azure_id.lower()
+
+
+@given(st.lists(_NAME, max_size=3), _NAME)
+def test_the_title_gives_the_last_segment_its_spelling(segments: list[str], name: str) -> None:
+    """A delete, or a question to Azure, by an id with `_` for each space would be about another resource."""
+    parent = "/".join(["/subscriptions/a", *(segment.lower().replace(" ", "_") for segment in segments)])
+    assert azure_id_of(_identifier(f"{parent}/{name}"), name) == f"{parent}/{name}"
+
+
+@given(_NAME, _NAME)
+def test_a_title_that_is_not_the_name_changes_nothing(name: str, title: str) -> None:
+    identifier = _identifier(f"/subscriptions/a/{name}")
+    if title.lower().replace(" ", "_") != name.lower().replace(" ", "_"):
+        assert azure_id_of(identifier, title) == azure_id_of(identifier, None)
+
+
+_BY_HAND = st.text(alphabet="/=0123456789abcdefABCDEF _-(ßİıé\ud800", max_size=20)
+
+
+@given(st.one_of(_BY_HAND, _BY_HAND.map("/{}".format), st.text()), st.one_of(st.none(), _BY_HAND, st.text()))
+def test_every_identifier_is_led_back_to_or_left_alone(identifier: str, title: str | None) -> None:
+    """Whatever a person called an entity in Port: reading it never fails, and never makes it another entity."""
+    azure_id = azure_id_of(identifier, title)
+    assert azure_id == identifier or _identifier(azure_id) == identifier
+
+
+@pytest.mark.parametrize(
+    ("identifier", "title", "azure_id"),
+    [
+        ("/subscriptions/a/x/failure_anomalies_-_web", "Failure Anomalies - web", "Failure Anomalies - web"),
+        ("/subscriptions/a/x/my_app", "My_App", "My_App"),
+        ("/subscriptions/a/x/my_app", "Our App", "my_app"),
+        ("/subscriptions/a/x/my_app", "", "my_app"),
+        ("/subscriptions/a/x/my_app", None, "my_app"),
+        ("/subscriptions/a/x/=e2=82=ac_5", "€ 5", "€ 5"),
+    ],
+)
+def test_names_read_back(identifier: str, title: str | None, azure_id: str) -> None:
+    assert azure_id_of(identifier, title) == f"/subscriptions/a/x/{azure_id}"
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "My-Thing",
+        "my_thing",
+        "rg=28old=29",
+        "/Subscriptions/a",
+        "/a/=2",
+        "/a/=",
+        "/a/=zz",
+        "/a/=ff",
+        "/a/=c3=28",
+        "/a/=20",
+        "/a/=2F",
+        "/a/=41",
+        "/a/=c4=b0",
+        "",
+    ],
+)
+def test_identifiers_that_were_never_made_from_an_azure_id_stay(identifier: str) -> None:
+    assert azure_id_of(identifier, identifier.replace("_", " ").upper()) == identifier
 
 
 #: The relation of a resource to its group, word for word from the guide.

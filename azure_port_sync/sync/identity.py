@@ -20,6 +20,7 @@ MAX_IDENTIFIER_LENGTH = 1000
 
 _NOTHING_TO_ESCAPE = re.compile(r"[a-z0-9@_.+:\\/ -]*").fullmatch
 _SAFE = frozenset("0123456789@_.+:\\/- ")
+_ESCAPES = re.compile(r"(?:=[0-9a-f]{2})+")
 _CONTAINERS_IN_ID = re.compile(r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?", re.IGNORECASE)
 
 
@@ -44,6 +45,36 @@ def escape(text: str) -> str:
 def port_identifier(escaped: str) -> str:
     """The identifier that Port stores for an escaped id: the guide's mapping makes each space a ``_``."""
     return escaped.replace(" ", "_")
+
+
+def azure_id_of(identifier: str, title: str | None) -> str:
+    """The Azure id that an entity of Port was made from.
+
+    The mapping made ``_`` of spaces; the entity's title, which is the resource's name in Azure's spelling, tells them
+    apart in the last segment. In the segments before it they stay ``_``, and letters stay lower-case: such an id still
+    leads to the same identifier. What was not made from an Azure id (a person can add entities) is returned as it is.
+
+    >>> azure_id_of("/subscriptions/a/resourcegroups/rg_=28old=29/providers/p/t/my_app", "My App")
+    '/subscriptions/a/resourcegroups/rg_(old)/providers/p/t/My App'
+    >>> azure_id_of("My-Thing", "My Thing")
+    'My-Thing'
+    """
+    azure_id = _ESCAPES.sub(_unescaped, identifier)
+    if not (identifier.startswith("/") and _is_made_from(azure_id, identifier)):
+        return identifier
+    named = f"{azure_id.rpartition('/')[0]}/{title}"
+    return named if title and _is_made_from(named, identifier) else azure_id
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace("=", "")).decode(errors="replace")
+
+
+def _is_made_from(azure_id: str, identifier: str) -> bool:
+    try:
+        return port_identifier(escape(azure_id)) == identifier
+    except UnicodeEncodeError:  # half of a character, which JSON can carry
+        return False
 
 
 def _is_legal(character: str) -> bool:
