@@ -196,8 +196,20 @@ class Catalog:
             self.counts.setdefault(blueprint["identifier"], Counter())
             self.version += 1
 
-    def upsert(self, blueprint: str, identifier: object, title: object, properties: Json, relations: Json) -> None:
-        """Create the entity or merge what is given into it; RefusedError when Port would not write it."""
+    def upsert(
+        self,
+        blueprint: str,
+        identifier: object,
+        title: object,
+        properties: Json,
+        relations: Json,
+        *,
+        merge: bool = True,
+    ) -> None:
+        """Create the entity, or merge what is given into it (or put it in its place).
+
+        RefusedError when Port would not write it.
+        """
         with self.lock:
             known = self._check(blueprint, identifier, properties, relations)
             key = (blueprint, check_identifier(identifier))
@@ -210,12 +222,13 @@ class Catalog:
                 operation: Operation = "created"
             else:
                 entity = old
-                merged = (title, old.properties | properties, old.relations | relations)
-                if merged == (old.title, old.properties, old.relations):
+                if merge:
+                    properties, relations = old.properties | properties, old.relations | relations
+                if (title, properties, relations) == (old.title, old.properties, old.relations):
                     self.counts[blueprint]["unchanged"] += 1
                     return
                 self._unlink(entity)
-                entity.title, entity.properties, entity.relations = merged
+                entity.title, entity.properties, entity.relations = title, properties, relations
                 entity.updated_at = now
                 operation = "updated"
             entity.index()
@@ -238,13 +251,18 @@ class Catalog:
             if len(doomed) > 1 and not dependents:
                 # Said of the REST API's delete_dependents=false; that a webhook does the same is inferred.
                 raise RefusedError(f"{len(doomed) - 1} entities depend on it and deleteDependents is false")
-            for one in doomed:
-                gone = self.entities[one[0]].pop(one[1])
-                self._unlink(gone)
-                self.counts[one[0]]["deleted"] += 1
-            self.version += 1
-            now = self._clock.now()
-            self.activity.append(Activity(now, "deleted", *key, entity.title, dependents=len(doomed) - 1))
+            self._drop(doomed, entity)
+
+    def remove(self, blueprint: str, identifier: str) -> None:
+        """Delete this one entity, as a person does who leaves what depends on it: its relations then lead to nothing.
+
+        What becomes of them in Port is not documented. RefusedError when there is no such entity.
+        """
+        with self.lock:
+            entity = self._entities(blueprint).get(identifier)
+            if entity is None:
+                raise RefusedError(f"there is no entity {identifier!r} of blueprint {blueprint!r}")
+            self._drop([(blueprint, identifier)], entity)
 
     def refuse(self, blueprint: str, operation: str, identifier: object, reason: str) -> None:
         """Write a line into the audit log."""
@@ -288,6 +306,14 @@ class Catalog:
             for entity in self.entities[one].values()
             if all(word in entity.search_text for word in wanted)
         ]
+
+    def _drop(self, doomed: list[Key], cause: Entity) -> None:
+        for blueprint, identifier in doomed:
+            self._unlink(self.entities[blueprint].pop(identifier))
+            self.counts[blueprint]["deleted"] += 1
+        self.version += 1
+        key = (cause.blueprint, cause.identifier)
+        self.activity.append(Activity(self._clock.now(), "deleted", *key, cause.title, dependents=len(doomed) - 1))
 
     def _targets(self, entity: Entity) -> Iterator[Key]:
         return (target for _, target in self.targets(entity))
@@ -442,8 +468,45 @@ class Answer:
 _ACCEPTED = Answer(202, {"ok": True})
 
 
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Answer:
+def error_answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Answer:
+    """An error as Port's specification shapes it."""
     return Answer(status, {"ok": False, "error": code, "message": message}, headers or {})
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What a throttle says to one request: its number in the window, and the seconds until that window ends."""
+
+    throttle: Throttle
+    number: int
+    seconds: float
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The 429 of a request that is one too many."""
+        if self.number <= self.throttle.limit:
+            return None
+        told = {"Retry-After": str(math.ceil(self.seconds))} if self.throttle.retry_after else {}
+        return error_answer(429, "too_many_requests", "Too many requests", told)
+
+
+class Limiter:
+    """Counts requests against a throttle; a window opens with the first request after the last one closed."""
+
+    def __init__(self, clock: Clock, throttle: Throttle) -> None:
+        self._clock = clock
+        self._throttle = throttle
+        self._start: datetime | None = None
+        self._count = 0
+
+    def take(self) -> Allowance:
+        """Count one request."""
+        now = self._clock.now()
+        window = timedelta(seconds=self._throttle.window_seconds)
+        if self._start is None or now >= self._start + window:
+            self._start, self._count = now, 0
+        self._count += 1
+        return Allowance(self._throttle, self._count, (self._start + window - now).total_seconds())
 
 
 class Port:
@@ -458,8 +521,7 @@ class Port:
         self.events = 0
         self.bytes = 0
         self.last_arrival: datetime | None = None
-        self._throttle: Throttle | None = None
-        self._window: tuple[datetime, int] | None = None
+        self._limiter: Limiter | None = None
 
     def add_webhook(self, webhook: Webhook) -> None:
         """Take a webhook as `POST /v1/webhooks` would."""
@@ -476,7 +538,7 @@ class Port:
 
     def throttle(self, throttle: Throttle | None) -> None:
         """Answer 429 beyond this limit from now on; None lifts it."""
-        self._throttle, self._window = throttle, None
+        self._limiter = Limiter(self._clock, throttle) if throttle else None
 
     def ingest(self, key: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
         """One `POST /{key}`."""
@@ -503,17 +565,15 @@ class Port:
 
     def _ingest(self, key: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
         if len(body) > MAX_BODY_BYTES:
-            return _error(413, "payload_too_large", f"The payload is larger than {MAX_BODY_BYTES} bytes")
+            return error_answer(413, "payload_too_large", f"The payload is larger than {MAX_BODY_BYTES} bytes")
         webhook = self.webhooks.get(key)
         if webhook is None:
-            return _error(404, "not_found", "There is no webhook at this address")
-        wait = self._wait()
-        if wait is not None:
-            told = {"Retry-After": str(math.ceil(wait))} if self._throttle and self._throttle.retry_after else {}
-            return _error(429, "too_many_requests", "Too many requests", told)
+            return error_answer(404, "not_found", "There is no webhook at this address")
+        if self._limiter and (refusal := self._limiter.take().refusal):
+            return refusal
         if not webhook.signed(body, headers):
             # Which status Port gives here is not documented; 401 is the sandbox's choice.
-            return _error(401, "invalid_signature", "The signature does not match the payload")
+            return error_answer(401, "invalid_signature", "The signature does not match the payload")
         self.last_arrival = self._clock.now()
         self.events += 1
         if self.count_only:
@@ -522,23 +582,11 @@ class Port:
             text = body.decode()
             json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            return _error(400, "invalid_json", "The payload is not JSON")
+            return error_answer(400, "invalid_json", "The payload is not JSON")
         # Port's context also has the headers in their original case; ASGI hands them on in lower case only.
         others = json.dumps({"headers": dict(headers), "queryParams": dict(query)})
         self._write(webhook, f'{{"body": {text}, {others[1:]}')
         return _ACCEPTED
-
-    def _wait(self) -> float | None:
-        """Count a request against the throttle; the seconds to wait when it is one too many."""
-        if self._throttle is None:
-            return None
-        now = self._clock.now()
-        start, count = self._window or (now, 0)
-        end = start + timedelta(seconds=self._throttle.window_seconds)
-        if now >= end:
-            start, count = now, 0
-        self._window = (start, count + 1)
-        return (end - now).total_seconds() if count >= self._throttle.limit else None
 
     def _write(self, webhook: Webhook, context: str) -> None:
         for target, record in webhook.records(context):
