@@ -89,6 +89,35 @@ class SandboxClient:
         """No limit any more."""
         self._ask("POST", "port", {"throttle": None})
 
+    def throttle_api(self, limit: int, window_seconds: float, *, retry_after: bool = True) -> None:
+        """The same for Port's REST API."""
+        throttle = {"limit": limit, "window_seconds": window_seconds, "retry_after": retry_after}
+        self._ask("POST", "port", {"api_throttle": throttle})
+
+    def lift_api_throttle(self) -> None:
+        """No limit but the published one any more."""
+        self._ask("POST", "port", {"api_throttle": None})
+
+    def revoke_tokens(self) -> None:
+        """No access token that Port's REST API has given out is good any more."""
+        self._ask("DELETE", "tokens")
+
+    def put_entity(
+        self,
+        blueprint: str,
+        identifier: str,
+        title: str | None = None,
+        properties: Json | None = None,
+        relations: Json | None = None,
+    ) -> None:
+        """Add an entity as a person does in Port's own pages, or put this in the place of the one there is."""
+        entity = {"identifier": identifier, "title": title, "properties": properties, "relations": relations}
+        self._ask("PUT", f"entities/{blueprint}", entity)
+
+    def delete_entity(self, blueprint: str, identifier: str) -> None:
+        """Delete an entity as a person does in Port's own pages, without its dependents."""
+        self._ask("DELETE", f"entities/{blueprint}", {"identifier": identifier})
+
     def quota(self, limit: int | None, *, retry_after: bool = True) -> None:
         """Resource Graph's requests per 5 seconds (None: no limit), and whether its 429 says how long to wait."""
         self._ask("POST", "azure", {"quota": limit, "retry_after": retry_after})
@@ -104,6 +133,10 @@ class SandboxClient:
     def environment(self) -> dict[str, str]:
         """The settings with which the product works against this sandbox."""
         return dict(self._ask("GET", "environment"))
+
+    def api_environment(self) -> dict[str, str]:
+        """The further settings with which the product also asks Port's REST API."""
+        return dict(self._ask("GET", "api-environment"))
 
     def comparison(
         self,

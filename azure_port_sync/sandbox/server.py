@@ -1,7 +1,8 @@
 """The sandbox as it runs: Azure over TLS and Port over HTTP, two servers on loopback in this process.
 
-Port's server also carries what a real Port does not have: the read-only page with the API it polls (`/api`), and
-the control API (`/control`) through which tests and the launcher change the tenant, move the clock, order faults.
+Port's server is both of Port's hosts in one: webhooks at `/{key}`, the REST API below `/v1`. It also carries what a
+real Port does not have: the read-only page with the API it polls (`/api`), and the control API (`/control`) through
+which tests and the launcher change the tenant, move the clock, order faults.
 """
 
 import json
@@ -39,7 +40,8 @@ from azure_port_sync.sandbox.compare import (
 from azure_port_sync.sandbox.estate import drift, play
 from azure_port_sync.sandbox.estate import seed as seed_estate
 from azure_port_sync.sandbox.faults import Fault, FaultMiddleware, Faults
-from azure_port_sync.sandbox.port import Catalog, Entity, Json, Port, Throttle, Webhook, iso, port_app
+from azure_port_sync.sandbox.port import Catalog, Entity, Json, Port, RefusedError, Throttle, Webhook, iso, port_app
+from azure_port_sync.sandbox.rest import Rest, rest_app
 from azure_port_sync.sandbox.tenant import Tenant, TenantError
 
 SIGNATURE_HEADER = "x-port-signature"
@@ -77,6 +79,12 @@ class Sandbox:
             self.clock.advance(_ESTATE_AGE)
         self.faults = Faults()
         self.port = Port(self.clock)
+        self.rest = Rest(
+            self.port.catalog,
+            self.clock,
+            client_id=secrets.token_urlsafe(16),
+            client_secret=secrets.token_urlsafe(24),
+        )
         self._webhook_key = secrets.token_urlsafe(16)
         self._webhook_secret = secrets.token_urlsafe(24)
         self._client_id = "5a2db0c5-0000-4000-8000-000000000001"
@@ -119,6 +127,32 @@ class Sandbox:
             "PORT_WEBHOOK_INGEST_URL": f"{self.url}/{self._webhook_key}",
             "PORT_WEBHOOK_SECRET": self._webhook_secret,
         }
+
+    def api_environment(self) -> dict[str, str]:
+        """The further settings with which the product also asks Port's REST API."""
+        return {
+            "PORT_CLIENT_ID": self.rest.client_id,
+            "PORT_CLIENT_SECRET": self.rest.client_secret,
+            "PORT_BASE_URL": self.url,
+        }
+
+    def put_entity(
+        self,
+        blueprint: str,
+        identifier: str,
+        title: str | None = None,
+        properties: Json | None = None,
+        relations: Json | None = None,
+    ) -> None:
+        """Add an entity as a person does in Port's own pages, or put this in the place of the one there is.
+
+        RefusedError when Port would not take it.
+        """
+        self.port.catalog.upsert(blueprint, identifier, title, properties or {}, relations or {}, merge=False)
+
+    def delete_entity(self, blueprint: str, identifier: str) -> None:
+        """Delete an entity as a person does in Port's own pages, without its dependents; RefusedError without one."""
+        self.port.catalog.remove(blueprint, identifier)
 
     def start(self) -> Self:
         """Serve; both servers answer when this returns."""
@@ -221,6 +255,7 @@ class Sandbox:
                 Mount("/api", routes=_Reader(self).routes()),
                 Mount("/page", StaticFiles(directory=_HERE / "page")),
                 Route("/", lambda _: FileResponse(_HERE / "page" / "index.html")),
+                Mount("/v1", rest_app(self.rest)),
                 Mount("/", port_app(self.port)),
             ]
         )
@@ -299,7 +334,7 @@ def _call(handler: Callable[..., object]) -> Endpoint:
         try:
             arguments = json.loads(await request.body() or "{}") | dict(request.query_params)
             result = await run_in_threadpool(handler, *request.path_params.values(), **arguments)
-        except (ValueError, TypeError, KeyError, AttributeError, TenantError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, TenantError, RefusedError) as error:
             return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
         return JSONResponse(result)
 
@@ -326,8 +361,12 @@ class _Control:
             Route("/port", _call(self.set_port), methods=["POST"]),
             Route("/state", _call(self.state)),
             Route("/environment", _call(sandbox.environment)),
+            Route("/api-environment", _call(sandbox.api_environment)),
+            Route("/tokens", _call(sandbox.rest.revoke_tokens), methods=["DELETE"]),
             Route("/comparison", _call(self.comparison)),
             Route("/entities/{blueprint}", _call(self.entities)),
+            Route("/entities/{blueprint}", _call(sandbox.put_entity), methods=["PUT"]),
+            Route("/entities/{blueprint}", _call(sandbox.delete_entity), methods=["DELETE"]),
             Route("/failures", _call(lambda: [one.as_json() for one in catalog.failures])),
         ]
 
@@ -354,15 +393,17 @@ class _Control:
         limiter.limit, limiter.retry_after = quota, retry_after
 
     def set_port(self, **settings: Any) -> None:
-        """`count_only`, `missing_targets` and `throttle`; what is not given stays."""
+        """`count_only`, `missing_targets`, `throttle` and `api_throttle`; what is not given stays."""
         port = self._sandbox.port
-        unknown = settings.keys() - {"count_only", "missing_targets", "throttle"}
+        unknown = settings.keys() - {"count_only", "missing_targets", "throttle", "api_throttle"}
         if unknown:
             raise ValueError(f"Port has no setting {', '.join(sorted(unknown))}")
         port.count_only = settings.get("count_only", port.count_only)
         port.catalog.missing_targets = settings.get("missing_targets", port.catalog.missing_targets)
         if "throttle" in settings:
             port.throttle(Throttle(**settings["throttle"]) if settings["throttle"] else None)
+        if "api_throttle" in settings:
+            self._sandbox.rest.throttle(Throttle(**settings["api_throttle"]) if settings["api_throttle"] else None)
 
     def state(self) -> Json:
         """Addresses, clock, counts and counters."""
@@ -374,6 +415,7 @@ class _Control:
             "tenant": sandbox.tenant.counts(),
             "azure": {"requests": graph.requests, "rows": graph.rows, "throttled": graph.quota.refused},
             "port": sandbox.port.counters(),
+            "port_api": {"requests": dict(sandbox.rest.requests)},
             "faults": [asdict(fault) for fault in sandbox.faults],
         }
 
