@@ -107,7 +107,3 @@ def containers_of(azure_id: str) -> Containers:
     if found is None:
         return Containers("", "")
     return Containers(found[1].lower(), (found[2] or "").lower())
-
-
-def azure_id_of(identifier: str, title: str | None) -> str:
-    return identifier
