@@ -540,7 +540,7 @@ def test_a_retry_after_beyond_ascii_is_ignored(clock: SteppedClock) -> None:
     with _speaking(b"HTTP/1.1 503 No\r\nRetry-After: \xb2\r\nContent-Length: 0\r\n\r\n") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError, match="it answered 503"):
-            sink.send(_EVENT)
+            sink.send(_EVENT, _ready)
         sink.close()
 
 
