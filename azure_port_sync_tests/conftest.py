@@ -1,8 +1,12 @@
 """Fixtures for all tests: the sandbox over real HTTP, and the product's clients wired to it on one clock."""
 
 import os
+import socket
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -122,3 +126,44 @@ def store(tmp_path: Path) -> Iterator[StateStore]:
     opened = StateStore(f"sqlite:///{tmp_path / 'state.sqlite'}")
     yield opened
     opened.close()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that it was raised from or while handling, suppressed or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def shows_none_of(error: BaseException, *secrets: str) -> None:
+    """Neither what a traceback prints, nor what a tool that walks the chain would find."""
+    printed = "".join(traceback.format_exception(error))
+    walked = " ".join(f"{one!r} {one}" for one in _chain(error))
+    for secret in secrets:
+        assert secret not in printed
+        assert secret not in walked
+
+
+@contextmanager
+def speaking(answer: bytes) -> Iterator[str]:
+    """The base URL of a server that gives these bytes to every request and closes the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()

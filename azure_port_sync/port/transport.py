@@ -5,14 +5,15 @@ limits"). That is documented as epoch seconds, but Port's own Terraform provider
 Port's Ocean, what is above 10,000 counts as epoch here (github.com/port-labs/ocean, `port_ocean/helpers/retry.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import requests
 from requests.adapters import HTTPAdapter
-from tenacity import RetryCallState, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
+from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
 
 #: Answers after which the same request may succeed.
@@ -51,7 +52,15 @@ def exchange(
     Redirects are not followed: they would carry what is sent, or a token, to a host that nobody named.
     """
     try:
-        return session.request(method, url, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+        return session.request(
+            method,
+            url,
+            data=body,
+            headers=headers,
+            timeout=_TIMEOUT,
+            allow_redirects=False,
+            verify=session.verify,  # left to the session, a variable of the environment would go before it
+        )
     except requests.exceptions.SSLError:
         return PortError(
             "Port's certificate was not accepted. Behind a private certificate authority, name its file in "
@@ -75,11 +84,27 @@ def asked_wait(answer: requests.Response, now: datetime) -> float:
         return _until_reset(answer, now) if answer.status_code == 429 else 0.0
 
 
-def backoff(state: RetryCallState, time_left: float) -> float:
-    """Seconds to wait before the next try: with jitter, not less than Port asks for, not past the deadline."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait if isinstance(error, TransientError) else 0.0
-    return min(asked + float(_BACKOFF(state)), max(time_left, 0.0))
+def patient(
+    clock: Clock, time_left: Callable[[], float], *, before_sleep: Callable[[RetryCallState], None]
+) -> Retrying:
+    """Calls again after a TransientError, until no time is left; then the last one is raised.
+
+    It waits with jitter, not less than Port asks for, and not past the deadline.
+    """
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.wait if isinstance(error, TransientError) else 0.0
+        return min(asked + float(_BACKOFF(state)), max(time_left(), 0.0))
+
+    return Retrying(
+        retry=retry_if_exception_type(TransientError),
+        wait=wait,
+        stop=lambda _: time_left() <= 0,
+        sleep=clock.sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
 
 
 def _until_reset(answer: requests.Response, now: datetime) -> float:

@@ -12,15 +12,15 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState
 
 from azure_port_sync.port.transport import (
     TRANSIENT_STATUS,
     TransientError,
     asked_wait,
-    backoff,
     exchange,
     new_session,
+    patient,
 )
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
@@ -88,14 +88,7 @@ class WebhookSink:
         """
         if len(body) > MAX_EVENT_BYTES:
             raise RefusedError(f"the event has {len(body):,} bytes; Port takes {MAX_EVENT_BYTES:,}")
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=self._wait,
-            stop=self._out_of_time,
-            sleep=self._clock.sleep,
-            before_sleep=self._before_retry,
-            reraise=True,
-        )
+        retrying = patient(self._clock, self._time_left, before_sleep=self._before_retry)
         try:
             retrying(self._post, body, before_request)
         except TransientError as error:
@@ -136,12 +129,6 @@ class WebhookSink:
 
     def _time_left(self) -> float:
         return (self._last_accepted + self._deadline - self._clock.now()).total_seconds()
-
-    def _out_of_time(self, _state: RetryCallState) -> bool:
-        return self._time_left() <= 0
-
-    def _wait(self, state: RetryCallState) -> float:
-        return backoff(state, self._time_left())
 
     def _before_retry(self, state: RetryCallState) -> None:
         self.retries += 1
