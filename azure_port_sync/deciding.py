@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.resource_graph import AzureReader, Reading
 from azure_port_sync.state import Refill, StateStore
 from azure_port_sync.sync.clock import Clock
@@ -35,8 +36,8 @@ PENDING_FOR = timedelta(hours=24)
 class Catalog(Protocol):
     """What Port really holds, as its REST API tells."""
 
-    def entities(self, kind: Kind) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """The entities of a kind in pages of ``{identifier, title, properties}``."""
+    def entities(self, blueprint: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """The entities of a blueprint in pages of ``{identifier, title, properties}``."""
         ...
 
 
@@ -125,7 +126,7 @@ def _refill(store: StateStore, target: str, catalog: Catalog | None, now: dateti
     frames = [
         frame_of([_held(kind, entity) for entity in page], OBSERVATION)
         for kind in Kind
-        for page in catalog.entities(kind)
+        for page in catalog.entities(BLUEPRINTS[kind])
     ]
     return store.refill(target, concat(frames, OBSERVATION), now)
 

@@ -21,7 +21,7 @@ from azure.identity import AzureAuthorityHosts, ClientSecretCredential, DefaultA
 from azure.mgmt.core.tools import get_arm_endpoints
 from pydantic import Field, PrivateAttr
 
-from azure_port_sync.port import WebhookSink
+from azure_port_sync.port import PortApi, WebhookSink
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.settings import Settings
 from azure_port_sync.state import StateStore
@@ -83,7 +83,7 @@ class AzureResource(_Resource):
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = Settings.from_environment(
             _renamed(
-                os.environ,
+                _without_ports(os.environ),
                 AZURE_CLIENT_SECRET=self.client_secret_variable,
                 AZURE_TENANT_ID=self.tenant_id,
                 AZURE_CLIENT_ID=self.client_id,
@@ -127,7 +127,7 @@ class AzureResource(_Resource):
 
 
 class PortResource(_Resource):
-    """Delivers to the Port webhook that the environment names."""
+    """Delivers to the Port webhook that the environment names, and asks Port's API where there are credentials."""
 
     clock: dg.ResourceDependency[Clock]
     webhook_url_variable: str = Field(
@@ -136,9 +136,15 @@ class PortResource(_Resource):
     webhook_secret_variable: str = Field(
         default="PORT_WEBHOOK_SECRET", description="Name of the environment variable that holds the webhook's secret."
     )
+    client_id: str | None = Field(default=None, description="Client id of Port's API; by default PORT_CLIENT_ID.")
+    client_secret_variable: str = Field(
+        default="PORT_CLIENT_SECRET",
+        description="Name of the environment variable that holds the client secret of Port's API.",
+    )
 
     _destination: str = PrivateAttr()
     _sink: WebhookSink = PrivateAttr()
+    _api: PortApi | None = PrivateAttr(default=None)
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = Settings.from_environment(
@@ -146,6 +152,8 @@ class PortResource(_Resource):
                 os.environ,
                 PORT_WEBHOOK_INGEST_URL=self.webhook_url_variable,
                 PORT_WEBHOOK_SECRET=self.webhook_secret_variable,
+                PORT_CLIENT_ID=self.client_id,
+                PORT_CLIENT_SECRET=self.client_secret_variable,
             )
         )
         if settings.PORT_WEBHOOK_INGEST_URL is None:
@@ -163,9 +171,19 @@ class PortResource(_Resource):
             clock=self.clock,
             verify=settings.verify,
         )
+        if settings.PORT_CLIENT_ID and settings.PORT_CLIENT_SECRET:
+            self._api = PortApi(
+                settings.PORT_BASE_URL,
+                settings.PORT_CLIENT_ID,
+                settings.PORT_CLIENT_SECRET.get_secret_value(),
+                clock=self.clock,
+                verify=settings.verify,
+            )
 
     def _close(self) -> None:
         self._sink.close()
+        if self._api is not None:
+            self._api.close()
 
     @property
     def sink(self) -> WebhookSink:
@@ -173,8 +191,10 @@ class PortResource(_Resource):
         return self._sink
 
     @property
-    def api(self) -> Any:  # STUB
-        return None
+    def api(self) -> PortApi | None:
+        """Asks Port's REST API; None where the environment has no credentials for it."""
+        self.check()
+        return self._api
 
     @property
     def destination(self) -> str:
@@ -194,7 +214,9 @@ class StateResource(_Resource):
     _store: StateStore = PrivateAttr()
 
     def _open(self, context: dg.InitResourceContext) -> None:
-        settings = Settings.from_environment(_renamed(os.environ, AZURE_PORT_SYNC_STATE_URL=self.state_url_variable))
+        settings = Settings.from_environment(
+            _renamed(_without_ports(os.environ), AZURE_PORT_SYNC_STATE_URL=self.state_url_variable)
+        )
         url = settings.AZURE_PORT_SYNC_STATE_URL
         self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context))
 
@@ -207,6 +229,11 @@ class StateResource(_Resource):
         return self._store
 
 
+def _without_ports(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without Port's variables: only PortResource knows by which names it reads its secrets."""
+    return {name: value for name, value in environment.items() if not name.startswith("PORT_")}
+
+
 def _renamed(environment: Mapping[str, str], **names: str | None) -> dict[str, str]:
     """The environment, with each setting taken from the variable (or, for the plain ones, the value) given for it."""
     taken = dict(environment)
@@ -217,7 +244,13 @@ def _renamed(environment: Mapping[str, str], **names: str | None) -> dict[str, s
 
 
 _BY_VARIABLE = frozenset(
-    {"AZURE_CLIENT_SECRET", "PORT_WEBHOOK_INGEST_URL", "PORT_WEBHOOK_SECRET", "AZURE_PORT_SYNC_STATE_URL"}
+    {
+        "AZURE_CLIENT_SECRET",
+        "PORT_WEBHOOK_INGEST_URL",
+        "PORT_WEBHOOK_SECRET",
+        "PORT_CLIENT_SECRET",
+        "AZURE_PORT_SYNC_STATE_URL",
+    }
 )
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,27 @@ settings.register_profile("thorough", settings(_UNTIMED, max_examples=1000))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ReaderOf = Callable[..., AzureReader]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the random histories did, with the seeds that would draw them again."""
+    told = [
+        what
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, what in getattr(report, "user_properties", ())
+        if name == "soak" and report.when == "call"
+    ]
+    if not told:
+        return
+    terminalreporter.section("random histories")
+    total: Counter[str] = Counter()
+    for one in told:
+        seed, name, longest = one.pop("seed"), one.pop("name"), one.pop("longest")
+        terminalreporter.write_line(f"{name}: {one['histories']:,} histories (seed {seed})")
+        total.update(one)
+        total["longest"] = max(total["longest"], longest)
+    terminalreporter.write_line("in all: " + ", ".join(f"{what} {number:,}" for what, number in total.items()))
 
 
 class SteppedClock:

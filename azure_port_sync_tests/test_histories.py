@@ -1,6 +1,6 @@
 """Histories that once left the catalog wrong: each ends with quiet ticks and a catalog equal to the tenant."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -12,11 +12,11 @@ import pytest
 
 from azure_port_sync import steps
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes
-from azure_port_sync.port import WebhookSink, delivery
+from azure_port_sync.port import PortApi, WebhookSink, delivery
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import Refill, StateStore
 from azure_port_sync.state.store import LEASE
 from azure_port_sync.sync import guards
 from azure_port_sync.sync.decisions import Verdict
@@ -55,7 +55,7 @@ class World:
         self.tick()
         return self
 
-    def tick(self, mode: Mode = Mode.INCREMENTAL, **more: Any) -> steps.Outcome:
+    def tick(self, mode: Mode = Mode.INCREMENTAL, *, catalog: PortApi | None = None, **more: Any) -> steps.Outcome:
         self.clock.sleep(TICK)
         self.runs += 1
         return steps.sync_once(
@@ -66,6 +66,7 @@ class World:
             target="t",
             run=str(self.runs),
             request=Request(mode, **more),
+            catalog=catalog,
         )
 
     def tick_under(self, fault: Fault) -> None:
@@ -625,3 +626,72 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: World) -
         steps.deliver_changes(slow, world.sink, world.store, world.clock)
     assert world.sandbox.port.events == sent[0]
     world.ends_right()
+
+
+# -- rebuilding the ledger -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
+    """Asks the sandbox's Port what it holds."""
+    settings = sandbox.api_environment()
+    opened = PortApi(settings["PORT_BASE_URL"], settings["PORT_CLIENT_ID"], settings["PORT_CLIENT_SECRET"], clock=clock)
+    yield opened
+    opened.close()
+
+
+def test_a_rebuild_mends_what_people_did_in_port(world: World, api: PortApi) -> None:
+    world.begin()
+    spaced = world.tenant.create_resource(world.group, "microsoft.web/sites", "A b (c)")
+    world.tick()
+    lost, edited = identifier_of(world.one), identifier_of(world.two)
+    hands = world.sandbox
+    hands.delete_entity("azureCloudResources", lost)
+    hands.put_entity("azureCloudResources", edited, "Mine now", {"location": "nowhere"}, {})
+    hands.put_entity("azureCloudResources", "My-Thing", "Mine", {"type": "Coffee"}, {})
+    hands.put_entity("azureCloudResources", f"{identifier_of(world.group)}/providers/a/b/c=28", None, {}, {})
+    hands.put_entity("azureResourceGroup", "Some.Group", "Some", {}, {})
+    hands.put_entity("azureSubscription", "/subscriptions/none", None, {}, {})
+
+    outcome = world.tick(Mode.FULL, rebuild_ledger=True, catalog=api)
+
+    assert outcome.plan.reasons == ("a full sync was asked for", "the ledger was filled from what Port holds")
+    assert outcome.findings.refill == Refill(held=8, missing=1, added=4)
+    assert outcome.report.accepted["delete"] == 4
+    assert world.sandbox.compare().sentences() == []
+    world.tenant.delete_resource(spaced)
+    world.ends_right()
+
+
+def test_a_first_run_with_port_credentials_finds_ghosts_of_any_age(world: World, api: PortApi, tmp_path: Path) -> None:
+    world.begin()
+    ghost = identifier_of(world.group) + "/providers/microsoft.web/sites/ghost"
+    world.sandbox.put_entity("azureCloudResources", ghost, "ghost", {}, {})
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as world.store:
+        outcome = world.tick(catalog=api)
+    assert outcome.findings.refill is not None
+    assert not outcome.findings.ghosts_may_remain
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_rebuild_that_is_cut_off_is_gone_on_with(world: World, api: PortApi) -> None:
+    """The ledger knows what Port holds, and not yet that it is right."""
+    world.begin()
+    world.sandbox.put_entity("azureCloudResources", identifier_of(world.one), "Mine now", {}, {})
+    world.sandbox.faults.add(Fault("port", status=503, in_body='"operation"', times=None))
+    assert world.tick(Mode.FULL, rebuild_ledger=True, catalog=api).report.unsettled
+    world.sandbox.faults.clear()
+
+    outcome = world.tick()
+
+    assert outcome.plan.reasons == ("the ledger was filled from what Port holds",)
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_rebuild_is_guarded_like_any_run(crowd: World, api: PortApi) -> None:
+    for n in range(20):
+        crowd.sandbox.put_entity("azureCloudResources", f"by-hand-{n}", None, {}, {})
+    with pytest.raises(GuardError, match="would delete 20 of the 44"):
+        crowd.tick(Mode.FULL, rebuild_ledger=True, catalog=api)
+    crowd.tick(allow_mass_delete=True)
+    assert crowd.sandbox.compare().sentences() == []
