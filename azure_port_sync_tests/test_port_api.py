@@ -301,7 +301,7 @@ def test_a_refusal_says_where_to_look(sandbox: Sandbox, api: PortApi, path: str,
 
 def test_pages_that_come_in_a_circle_end(sandbox: Sandbox, api: PortApi) -> None:
     page = {"ok": True, "entities": [{"identifier": "/a"}], "next": "x"}
-    sandbox.faults.add(Fault("port", status=200, body=page, path=SEARCH, times=None))
+    sandbox.faults.add(Fault("port", status=200, body=page, path=SEARCH, times=5))
     assert f"the same next page of {RESOURCE} twice" in str(_refusal(api))
     (fault,) = sandbox.faults
     assert fault.fired == 2
