@@ -116,13 +116,9 @@ def test_what_changes_while_pages_are_read_loses_nothing_else(sandbox: Sandbox, 
     assert [entity["identifier"] for entity in first + rest] == there
 
 
-def test_a_blueprint_is_one_segment_of_the_path(sandbox: Sandbox, api: PortApi) -> None:
-    assert "no blueprint a/../b?c" in str(_refusal(api, "a/../b?c"))
-
-
-def test_a_blueprint_that_is_not_there_is_named(sandbox: Sandbox, api: PortApi) -> None:
-    error = _refusal(api, "azureThings")
-    assert "azureThings" in str(error)
+@pytest.mark.parametrize("blueprint", ["azureThings", "a?b#c+d%20"])
+def test_a_blueprint_that_is_not_there_is_named(sandbox: Sandbox, api: PortApi, blueprint: str) -> None:
+    assert f"no blueprint {blueprint}: " in str(_refusal(api, blueprint))
     assert sandbox.rest.requests == {"token 200": 1, "search 404": 1}
 
 
