@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, note, seed, settings
 
 from azure_port_sync.port import delivery
-from azure_port_sync_tests.worlds import GUARD, SETUPS, History, Setup, Station, Tally, World, histories
+from azure_port_sync.sync import guards
+from azure_port_sync_tests.worlds import SETUPS, History, Setup, Station, Tally, World, histories
 
 #: How many in all, and what they are drawn from: the seed of a run is in its summary.
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "100"))
@@ -30,8 +31,7 @@ def play(station: Station, setup: Setup, history: History, tally: Tally | None =
     try:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(delivery, "_SENT_TOGETHER", 3)
-            if GUARD:
-                patched.setattr("azure_port_sync.sync.guards.FLOOR", history.floor)
+            patched.setattr(guards, "FLOOR", history.floor)
             world.play(history)
     finally:
         note("\n".join([str(history), *world.log]))

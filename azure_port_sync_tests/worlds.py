@@ -5,8 +5,6 @@ can be taken at any time (what cannot be done is left undone), so that it shrink
 short paths: `s1` is a subscription, `s1/g0` a resource group in it, `s1/g0/r2` a resource in that.
 """
 
-import importlib
-import importlib.util
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,20 +25,10 @@ from azure_port_sync.sandbox.compare import Catalog, differences, expected_catal
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync.sync.errors import AzureError, SyncError
-from azure_port_sync.sync.request import Mode
+from azure_port_sync.sync.errors import AzureError, GuardError
+from azure_port_sync.sync.request import Mode, Request
 from azure_port_sync.sync.scope import Scope
 from azure_port_sync_tests.conftest import NOW, SteppedClock
-
-
-def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-#: What the core can do. The oracle models a part of it only where it is there.
-REQUESTS = _is_there("azure_port_sync.sync.request")  # runs carry an id and a Request
-GUARD = _is_there("azure_port_sync.sync.guards")  # a run that would delete too much sends nothing
-GRACE = GUARD  # what became unreadable is kept for a day
 
 GRACE_PERIOD = timedelta(hours=24)
 TICK = timedelta(minutes=15).total_seconds()
@@ -338,24 +326,13 @@ class Syncer:
     def run(self, life: Life, *, mode: Mode, force: bool, filtered: bool, allow: bool) -> steps.Outcome:
         reader = AzureReader(self.graph, self._setup.scope(filtered=filtered), batch_size=self._setup.batch_size)
         self._runs += 1
-        request: Json = {"mode": mode, "force": force}
-        if REQUESTS:
-            made = importlib.import_module("azure_port_sync.sync.request").Request
-            request = {"run": f"run-{self._runs}", "request": made(**request, allow_mass_delete=allow)}
-        sync_once: Callable[..., steps.Outcome] = steps.sync_once
+        request = Request(mode, force=force, allow_mass_delete=allow)
         edges = [_Mortal(reader, "azure", life), _Mortal(self.sink, "port", life), _Mortal(self.store, "store", life)]
-        return sync_once(*edges, self._clock, target="t", **request)
+        return _sync_once(*edges, self._clock, target="t", run=f"run-{self._runs}", request=request)
 
 
-def guard_error() -> type[SyncError]:
-    """What a run raises that would delete too much; nothing raises what is returned where there is no guard."""
-    if not GUARD:
-        return _NeverRaisedError
-    return cast("type[SyncError]", importlib.import_module("azure_port_sync.sync.errors").GuardError)
-
-
-class _NeverRaisedError(SyncError):
-    pass
+#: The edges are proxies, which no type checker follows.
+_sync_once: Callable[..., steps.Outcome] = steps.sync_once
 
 
 # -- the oracle --------------------------------------------------------------------------------------------------------
@@ -696,8 +673,7 @@ class World:
         try:
             self._run(tick, meanwhile)
         except AzureError as error:
-            excused = tick.during or any(one.side == "azure" for one in tick.trouble)
-            if not excused and any(self.reads(one) is not None for one in SUBSCRIPTIONS):
+            if not (tick.during or any(one.side == "azure" for one in tick.trouble)) and self._shown()[1]:
                 raise
             self._note("azure errors", f"Azure: {error}")
         finally:
@@ -714,7 +690,7 @@ class World:
         except Killed:
             self._note("kills", f"killed {life.died_at}")
             self.syncer.come_back()
-        except guard_error() as error:
+        except GuardError as error:
             assert not allow, "the guard stopped a run that was allowed"
             assert self.sandbox.port.catalog.version == version, "the guard stopped a run that had sent something"
             self._note("guarded", f"guard: {error}")
@@ -728,20 +704,26 @@ class World:
         return outcome
 
     def _check_guard(self, life: Life, outcome: steps.Outcome, *, allow: bool) -> None:
-        if GUARD and not allow:
+        if not allow:
             most = max(self.floor, outcome.plan.known_before // 4)
             assert len(life.deletes) <= most, f"{len(life.deletes)} deletes were sent, {most} are allowed"
 
     def _tell_of_snapshot(self) -> None:
-        if not GRACE:
-            return
-        scope = azure.Scope(management_groups=self.setup.management_groups or None)
-        with self.tenant.shown(scope, self.clock.now()) as db:
-            rows = db.execute("SELECT lower(subscriptionId), type FROM resourcecontainers").fetchall()
-        own = frozenset(guid for guid, type_ in rows if type_ == azure.SUBSCRIPTION)
-        shown = frozenset(guid for guid, type_ in rows if type_ != azure.MANAGEMENT_GROUP)
+        own, shown = self._shown()
         readable = {SUBSCRIPTIONS[one]: self._readable_groups(one) for one in SUBSCRIPTIONS}
         self.grace.snapshot(self.clock.now(), own, shown, readable, self.sandbox.held())
+
+    def _shown(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The subscriptions that show their own row now, and those that show anything."""
+        with self.tenant.shown(self._scope, self.clock.now()) as db:
+            rows = db.execute("SELECT lower(subscriptionId), type FROM resourcecontainers").fetchall()
+        own = frozenset(guid for guid, type_ in rows if type_ == azure.SUBSCRIPTION)
+        return own, frozenset(guid for guid, type_ in rows if type_ != azure.MANAGEMENT_GROUP)
+
+    @property
+    def _scope(self) -> azure.Scope:
+        """What the settings have the product look at."""
+        return azure.Scope(management_groups=self.setup.management_groups or None)
 
     def _readable_groups(self, subscription: str) -> frozenset[str] | None:
         match self.reads(subscription):
@@ -772,7 +754,7 @@ class World:
         equal without exception. A tick that has nothing to say says nothing.
         """
         self.delays((0, 0), (0, 0), (0, 0))
-        if all(self.reads(one) is None for one in SUBSCRIPTIONS):
+        if not self.tenant.containers(self._scope):
             self.add("spare")
         calm = self.tenant.calm_at(self.clock.now())
         pause = (calm - self.clock.now()).total_seconds() / (ticks + 1)
@@ -805,11 +787,10 @@ class World:
 
     def wrong(self) -> list[str]:
         """Where the catalog is not what it must be."""
-        scope = azure.Scope(management_groups=self.setup.management_groups or None)
         setup = self.setup if self.is_filtered else Setup("")
         expected = expected_catalog(
-            self.tenant.containers(scope),
-            self.tenant.resources(scope),
+            self.tenant.containers(self._scope),
+            self.tenant.resources(self._scope),
             include=setup.include,
             exclude=setup.exclude,
             resource_types=setup.types,
