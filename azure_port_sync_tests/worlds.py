@@ -230,7 +230,7 @@ class Life:
             raise Killed(self.died_at)
 
 
-class _Mortal:
+class Mortal:
     """A store, reader or sink as one run has it."""
 
     def __init__(self, inner: object, side: Side, life: Life) -> None:
@@ -288,14 +288,14 @@ class Syncer:
     """The product, on the clock and at the doors of a sandbox: the one place that knows how it is called."""
 
     def __init__(self, station: Station, setup: Setup) -> None:
-        self._setup = setup
-        self._clock = station.clock
-        self._database = station.new_database()
+        self.setup = setup
+        self.clock = station.clock
+        self.database = station.new_database()
+        self.environment = environment = station.environment
         self._runs = 0
-        environment = station.environment
         self.graph = ResourceGraph(
             station.credential,
-            self._clock,
+            self.clock,
             base_url=environment["AZURE_RESOURCE_MANAGER_URL"],
             credential_scopes=["https://management.azure.com/.default"],
             connection_verify=environment["REQUESTS_CA_BUNDLE"],
@@ -305,12 +305,12 @@ class Syncer:
             secret=environment["PORT_WEBHOOK_SECRET"],
             concurrency=1,  # more would make the order of deliveries, and so a history, a matter of luck
             deadline=timedelta(minutes=10),
-            clock=self._clock,
+            clock=self.clock,
         )
         self.store = self._open()
 
     def _open(self) -> StateStore:
-        return StateStore(f"sqlite:///{self._database}")
+        return StateStore(f"sqlite:///{self.database}")
 
     def come_back(self) -> None:
         """What a new process has after the old one was killed."""
@@ -321,14 +321,14 @@ class Syncer:
         self.store.close()
         self.sink.close()
         self.graph.close()
-        self._database.unlink()
+        self.database.unlink()
 
     def run(self, life: Life, *, mode: Mode, force: bool, filtered: bool, allow: bool) -> steps.Outcome:
-        reader = AzureReader(self.graph, self._setup.scope(filtered=filtered), batch_size=self._setup.batch_size)
+        reader = AzureReader(self.graph, self.setup.scope(filtered=filtered), batch_size=self.setup.batch_size)
         self._runs += 1
         request = Request(mode, force=force, allow_mass_delete=allow)
-        edges = [_Mortal(reader, "azure", life), _Mortal(self.sink, "port", life), _Mortal(self.store, "store", life)]
-        return _sync_once(*edges, self._clock, target="t", run=f"run-{self._runs}", request=request)
+        edges = [Mortal(reader, "azure", life), Mortal(self.sink, "port", life), Mortal(self.store, "store", life)]
+        return _sync_once(*edges, self.clock, target="t", run=f"run-{self._runs}", request=request)
 
 
 #: The edges are proxies, which no type checker follows.
@@ -499,14 +499,16 @@ class Tally:
 class World:
     """An empty tenant and an empty catalog, the product between them, and the verbs of histories."""
 
-    def __init__(self, station: Station, setup: Setup, tally: Tally | None = None) -> None:
+    def __init__(
+        self, station: Station, setup: Setup, tally: Tally | None = None, syncer: type[Syncer] = Syncer
+    ) -> None:
         self.sandbox = station.sandbox
         self.sandbox.reset(NOW - AGE)
         self.tenant = self.sandbox.tenant
         self.clock = station.clock
         self.setup = setup
         self.tally = tally or Tally()
-        self.syncer = Syncer(station, setup)
+        self.syncer = syncer(station, setup)
         self.grace = Grace()
         self.log: list[str] = []
         self.ids: dict[str, str] = {}  # of what exists, by path
@@ -820,17 +822,19 @@ _LINGERS = ((0, 0), (0, 300), (2 * _HOUR, 6 * _HOUR), (30 * _HOUR, 30 * _HOUR))
 _WRONGS = ("lost", "503", "429", "reset", "500", "502", "504")
 
 
-def histories(setup: Setup) -> st.SearchStrategy[History]:
-    """Histories for a setup, of up to eight runs with up to seven changes before each."""
-    return st.sampled_from(_SIZES).flatmap(lambda size: _histories_in(setup, *size))
+def histories(setup: Setup, *, most_runs: int = 8) -> st.SearchStrategy[History]:
+    """Histories for a setup, of so many runs at the most with up to seven changes before each."""
+    return st.sampled_from(_SIZES).flatmap(lambda size: _histories_in(setup, most_runs, *size))
 
 
-def _histories_in(setup: Setup, subscriptions: int, groups: int, resources: int) -> st.SearchStrategy[History]:
+def _histories_in(
+    setup: Setup, most_runs: int, subscriptions: int, groups: int, resources: int
+) -> st.SearchStrategy[History]:
     in_tenant = list(SUBSCRIPTIONS)[:subscriptions]
     in_subscription = [f"{one}/{name}" for one in in_tenant for name in list(GROUPS)[:groups]]
     in_group = [f"{group}/{name}" for group in in_subscription for name in list(RESOURCES)[:resources]]
     changes = _changes(setup, in_tenant, in_subscription, in_group)
-    rounds = st.lists(st.tuples(st.lists(changes, max_size=7), _ticks(changes)), min_size=1, max_size=8)
+    rounds = st.lists(st.tuples(st.lists(changes, max_size=7), _ticks(changes)), min_size=1, max_size=most_runs)
     return st.builds(
         lambda before, rounds, ticks_to_rest, floor, quota: History(
             before=tuple(before),
