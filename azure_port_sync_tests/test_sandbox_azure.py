@@ -215,6 +215,18 @@ def test_token_is_an_offset_so_a_delete_between_pages_hides_a_row(azure: Azure) 
 
 
 @pytest.mark.usefixtures("group")
+def test_top_and_skip_override_the_token(azure: Azure) -> None:
+    """As the REST reference says of both, in QueryRequestOptions."""
+    azure.tenant.grow(1500)
+    query = "resources | project id | order by id asc"
+    all_ids = [row["id"] for row in azure.rows(query)]
+    options = {"$skipToken": azure.ask(query).skip_token, "$skip": 999, "$top": 7}
+    page = azure.post({"query": query, "options": options}).json()
+    assert [row["id"] for row in page["data"]] == all_ids[999:1006]
+    assert [row["id"] for row in azure.ask(query, skip_token=page["$skipToken"]).data] == all_ids[1006:1013]
+
+
+@pytest.mark.usefixtures("group")
 def test_no_token_where_azure_gives_none(azure: Azure) -> None:
     azure.tenant.grow(1200)
     limited = azure.ask("resources | project id | limit 1100")

@@ -45,7 +45,7 @@ from azure_port_sync_tests.worlds import (
 
 
 class JobSyncer(Syncer):
-    """The product as Dagster runs it: settings from the environment, a request from run config, the assets' own steps."""
+    """The product as Dagster runs it: settings from the environment, a request from run config, its own assets."""
 
     def run(self, life: Life, *, mode: Mode, force: bool, filtered: bool, allow: bool) -> steps.Outcome:
         done: list[Any] = []
@@ -173,7 +173,7 @@ def test_the_tick_after_a_killed_process_makes_the_catalog_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """No handler runs and nothing is tidied up, wherever the run is by then; its claim on the target outlives it."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  (to be drawn again, not secret)
     with Sandbox(quota=False) as sandbox:
         clock = SteppedClock(sandbox.clock)
         environment = {

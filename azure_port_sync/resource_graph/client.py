@@ -6,6 +6,7 @@ for a POST (not a 429 without Retry-After, not 502, not 408), so its own retries
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ from azure_port_sync.sync.errors import AzureError
 
 logger = logging.getLogger(__name__)
 
-#: The largest page that Resource Graph gives.
+#: The largest page that Resource Graph gives, and the smallest that reading can go on with: the last row of the page
+#: before, and one more.
 PAGE_SIZE = 1000
+_LEAST_PAGE_SIZE = 2
 
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _DEADLINE = timedelta(minutes=5)
@@ -63,20 +66,51 @@ class _Pages:
     """What has been seen while paging, to notice that the data moved underneath."""
 
     told_at: datetime
+    size: int
     total: int | None = None
     rows: int = 0
     ids: set[int] = field(default_factory=set)
+    last_id: str | None = None
     moved: bool = False
 
-    def add(self, page: Page, total: int) -> None:
-        self.rows += len(page)
-        self.ids.update(hash(row["id"]) for row in page)
-        self.moved = (self.total is not None and self.total != total) or len(self.ids) != self.rows
+    @property
+    def skip(self) -> int | None:
+        """Where the next page begins: with the last row of this one, so that it shows whether rows before it moved."""
+        return self.rows - 1 if self.rows else None
+
+    def add(self, page: Page, total: int) -> Page:
+        """The rows of a page that were not on the one before."""
+        new = page
+        if self.last_id is not None:
+            self.moved = not page or page[0]["id"] != self.last_id
+            new = page[1:]
+        self.rows += len(new)
+        self.ids.update(hash(row["id"]) for row in new)
+        self.moved |= (self.total is not None and self.total != total) or len(self.ids) != self.rows
         self.total = total
+        if new:
+            self.last_id = new[-1]["id"]
+        return new
+
+    @property
+    def number(self) -> int:
+        """How many pages of this size the whole takes."""
+        return math.ceil((self.total or 0) / self.size)
 
 
 class DataMovedError(AzureError):
-    """Rows came twice, or their number changed, each time that their pages were read."""
+    """Rows came twice, one slipped by, or their number changed, each time that the `pages` of a query were read."""
+
+    def __init__(self, pages: int) -> None:
+        super().__init__(
+            f"The result of a query changed {_READ_AGAIN} times while it was being read, so it cannot be known to "
+            "be complete; nothing was sent. The next run tries again."
+        )
+        self.pages = pages
+
+
+class NoAccessError(AzureError):
+    """The principal may read nothing of what a request names."""
 
 
 class ResourceGraph:
@@ -107,11 +141,14 @@ class ResourceGraph:
     def read(self, query: str, where: Where, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
         """All pages of a query, each through `convert` as it comes in, and the total that Resource Graph claims.
 
-        The query must project a unique `id` and order by it. When the data moves between two pages (a row comes
-        twice, or the number of rows changes), the whole is read again, up to four times in all.
+        The query must project a unique `id` and order by it. A page is found by its offset, so each begins with the
+        last row of the one before: rows that come or go before that one shift it, even when as many come as go. Then,
+        and when a row comes twice or the number of rows changes, the whole is read again, up to four times in all
+        (DataMovedError). So a row that is there throughout is read, once; of rows that come and go meanwhile, some are.
         """
+        pages = 0
         for _ in range(_READ_AGAIN):
-            seen = _Pages(self._clock.now())
+            seen = _Pages(self._clock.now(), PAGE_SIZE)
             tables = []
             for page in self._pages(query, where, seen):
                 if seen.moved:
@@ -119,26 +156,26 @@ class ResourceGraph:
                 tables.append(convert(page))
             if not seen.moved and seen.rows == seen.total:
                 return tables, seen.total
-        raise DataMovedError(
-            f"The result of a query changed {_READ_AGAIN} times while it was being read, so it cannot be known to "
-            "be complete; nothing was sent. The next run tries again."
-        )
+            pages = max(pages, seen.number)
+        raise DataMovedError(pages)
 
     def _pages(self, query: str, where: Where, seen: _Pages) -> Iterator[Page]:
         token: str | None = None
-        top = PAGE_SIZE
         while True:
+            # Both override what the token says (learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/
+            # resources/resources, QueryRequestOptions).
+            options = QueryRequestOptions(top=seen.size, skip=seen.skip, skip_token=token, result_format="objectArray")
             try:
-                response = self._ask(query, where, token, top)
+                response = self._ask(query, where, options)
             except HttpResponseError as error:
-                if "ResponsePayloadTooLarge" in _codes(error) and top > 1:
-                    top //= 2
+                if "ResponsePayloadTooLarge" in _codes(error) and seen.size > _LEAST_PAGE_SIZE:
+                    seen.size = max(seen.size // 2, _LEAST_PAGE_SIZE)
                     continue
                 raise _refused(error) from error
             page = cast("Page", response.data)  # a list, because the answer is asked for as objects
-            seen.add(page, response.total_records)
+            new = seen.add(page, response.total_records)
             self._tell_progress(seen)
-            yield page
+            yield new
             token = response.skip_token
             if token is None:
                 break
@@ -154,12 +191,12 @@ class ResourceGraph:
             seen.told_at = now
             logger.info("Azure: %s of %s rows read", f"{seen.rows:,}", f"{seen.total:,}")
 
-    def _ask(self, query: str, where: Where, token: str | None, top: int) -> QueryResponse:
+    def _ask(self, query: str, where: Where, options: QueryRequestOptions) -> QueryResponse:
         request = QueryRequest(
             query=query,
             subscriptions=where.subscriptions,
             management_groups=where.management_groups,
-            options=QueryRequestOptions(top=top, skip_token=token, result_format="objectArray"),
+            options=options,
         )
         ends = self._clock.now() + _DEADLINE
 
@@ -240,7 +277,7 @@ def _wait(state: RetryCallState) -> float:
 
 def _refused(error: HttpResponseError) -> AzureError:
     if error.status_code == 403:
-        return AzureError(
+        return NoAccessError(
             f"Azure does not let this principal read: {_first_line(error)}. Give it the role Reader on the "
             "subscriptions (or a management group above them) that AZURE_SUBSCRIPTION_IDS and "
             "AZURE_MANAGEMENT_GROUPS name."

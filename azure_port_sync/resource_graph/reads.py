@@ -1,5 +1,7 @@
 """The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
 
+import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,14 +12,18 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.resource_graph import kql
-from azure_port_sync.resource_graph.client import DataMovedError, Page, ResourceGraph, Where
+from azure_port_sync.resource_graph.client import DataMovedError, NoAccessError, Page, ResourceGraph, Where
+from azure_port_sync.resource_graph.kql import Query
 from azure_port_sync.sync.entities import observed_absence, observed_row
 from azure_port_sync.sync.identity import SUBSCRIPTION_TYPE
 from azure_port_sync.sync.rows import OBSERVATION, table_of, to_frame
 from azure_port_sync.sync.scope import Scope
 from azure_port_sync.sync.windows import Window
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+R = TypeVar("R")
 Observe = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 #: The largest number of subscriptions that one request may name (learn.microsoft.com, Resource Graph
@@ -26,6 +32,13 @@ MAX_SUBSCRIPTIONS = 1000
 
 #: Ids or groups that one query lists; Microsoft advises up to 1000, and half of it keeps the query text small.
 _LISTED = 500
+
+#: Parts by hash for each page that a moving query takes: with a fifth of a page to spare, no part is more than a page,
+#: though hashes fall unevenly; what comes in one page cannot move between pages.
+_PARTS_OF_A_PAGE = 1.25
+
+#: How often a query is split by hash, and its parts again, before its data counts as moving too fast to be read.
+_SPLITS = 3
 
 #: Requests in flight: more would only wait for the quota of three requests a second.
 _IN_FLIGHT = 4
@@ -97,14 +110,8 @@ class AzureReader:
 
     def resources(self, azure_ids: Iterable[str]) -> Reading:
         """The resources with these ids that Azure shows now, flagged `in_scope`."""
-        ids = sorted({azure_id.lower() for azure_id in azure_ids})
-        return self._read(
-            [kql.resources(self.scope, ids=part) for part in _listed(ids)], self._everywhere(), self._resource
-        )
-
-    def readable(self, subscriptions, *, anywhere=False):  # STUB
-        shown = self.containers().frame
-        return set(shown["subscription_id"]) & set(subscriptions)
+        queries = [kql.resources(self.scope, ids=part) for part in _listed(_distinct(azure_ids))]
+        return self._read(queries, self._everywhere(), self._resource)
 
     def changes(self, window: Window, subscriptions: Sequence[str]) -> Reading:
         """The change records of the window, one observation a record."""
@@ -113,9 +120,33 @@ class AzureReader:
 
     def changes_of(self, azure_ids: Iterable[str], window: Window) -> Reading:
         """The change records of these resources, also those of rows that are out of scope."""
-        ids = sorted({azure_id.lower() for azure_id in azure_ids})
-        queries = [kql.resource_changes(self.scope, window, part) for part in _listed(ids)]
+        queries = [kql.resource_changes(self.scope, window, part) for part in _listed(_distinct(azure_ids))]
         return self._read(queries, self._everywhere(), self._change)
+
+    def readable(self, subscriptions: Sequence[str], *, anywhere: bool = False) -> set[str]:
+        """Those of these subscriptions (lower-case ids) that show anything now: their own row, or one of their groups.
+
+        Asked for subscriptions of which it may not read all, Azure leaves those out without a word
+        (learn.microsoft.com/azure/governance/resource-graph/overview), so that one that was lost looks like one that
+        is empty. `anywhere` asks the whole tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription
+        that was moved from one that was lost.
+        """
+        asked = _distinct(subscriptions)
+        if anywhere:
+            shown = _in_threads(self._shown, [(kql.readable(part), Where()) for part in _listed(asked)])
+        else:
+            shown = _in_threads(self._shown_if_any, [(kql.readable(), where) for where in self._batches_of(asked)])
+        return {subscription for part in shown for subscription in part}
+
+    def _shown(self, query: Query, where: Where) -> set[str]:
+        pages, _ = self.graph.read(str(query), where, _ids)
+        return {str(subscription) for page in pages for subscription in page["id"].to_pylist()}
+
+    def _shown_if_any(self, query: Query, where: Where) -> set[str]:
+        try:
+            return self._shown(query, where)
+        except NoAccessError:  # said only when none of the subscriptions that a request lists can be read
+            return set()
 
     def _everywhere(self) -> list[Where]:
         if self.scope.subscription_ids:
@@ -125,29 +156,39 @@ class AzureReader:
     def _batches_of(self, subscriptions: Sequence[str]) -> list[Where]:
         return [Where(subscriptions=list(batch)) for batch in _batches(subscriptions, self._batch_size)]
 
-    def _read(self, queries: Sequence[str], places: Sequence[Where], observe: Observe) -> Reading:
-        work = [(query, where) for query in queries for where in places]
+    def _read(self, queries: Sequence[Query], places: Sequence[Where], observe: Observe) -> Reading:
         convert = partial(_convert, observe)
-        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            parts = list(pool.map(lambda item: self._read_whole(item[0], item[1], convert), work))
+        work = [(query, where) for query in queries for where in places]
+        parts = _in_threads(lambda query, where: self._read_whole(query, where, convert), work)
         tables = [table for pages, _ in parts for table in pages]
         frame = to_frame(pa.concat_tables([OBSERVATION.empty_table(), *tables]))
-        return Reading(frame, queries[0] if queries else "", sum(total for _, total in parts))
+        return Reading(frame, str(queries[0]) if queries else "", sum(total for _, total in parts))
 
-    def _read_whole(self, query: str, where: Where, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
-        """Read a query, over ever fewer subscriptions at a time where the data moves faster than its pages come."""
+    def _read_whole(
+        self, query: Query, where: Where, convert: Callable[[Page], pa.Table], splits: int = _SPLITS
+    ) -> tuple[list[pa.Table], int]:
+        """Read a query, in ever smaller parts where the data moves faster than its pages come.
+
+        First over fewer subscriptions at a time, and then, for one of them or where none are named, in parts by hash
+        that should fit a page each.
+        """
         try:
-            return self.graph.read(query, where, convert)
-        except DataMovedError:
+            return self.graph.read(str(query), where, convert)
+        except DataMovedError as error:
             subscriptions = where.subscriptions or []
-            if len(subscriptions) < 2:
+            if len(subscriptions) > 1:
+                middle = len(subscriptions) // 2
+                halves = subscriptions[:middle], subscriptions[middle:]
+                smaller = [(query, Where(subscriptions=half)) for half in halves]
+            elif splits > 0:
+                splits -= 1
+                number = max(2, math.ceil(error.pages * _PARTS_OF_A_PAGE))
+                smaller = [(part, where) for part in query.split(number)]
+            else:
                 raise
-        middle = len(subscriptions) // 2
-        halves = [
-            self._read_whole(query, Where(subscriptions=half), convert)
-            for half in (subscriptions[:middle], subscriptions[middle:])
-        ]
-        return [table for tables, _ in halves for table in tables], sum(total for _, total in halves)
+        logger.info("Azure: the data moves while it is read; reading it in %s parts", len(smaller))
+        read = [self._read_whole(part, place, convert, splits) for part, place in smaller]
+        return [table for tables, _ in read for table in tables], sum(total for _, total in read)
 
     def _resource(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return observed_row(row, extra_columns=self.scope.extra_columns)
@@ -167,8 +208,17 @@ class AzureReader:
         return observed_row(current, extra_columns=self.scope.extra_columns, change=change)
 
 
+def _in_threads(task: Callable[[Query, Where], R], work: Sequence[tuple[Query, Where]]) -> list[R]:
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        return list(pool.map(lambda item: task(*item), work))
+
+
 def _convert(observe: Observe, page: Page) -> pa.Table:
     return table_of(map(observe, page), OBSERVATION)
+
+
+def _ids(page: Page) -> pa.Table:
+    return pa.table({"id": [row["id"] for row in page]})
 
 
 def _hidden_subscription(subscription_id: str) -> dict[str, Any]:
@@ -180,6 +230,11 @@ def _hidden_subscription(subscription_id: str) -> dict[str, Any]:
         "tags": None,
         "inScope": True,
     }
+
+
+def _distinct(ids: Iterable[str]) -> list[str]:
+    """Each id once, whatever its casing, in one of the spellings that were given."""
+    return sorted({id_.lower(): id_ for id_ in ids}.values())
 
 
 def _batches(values: Sequence[T], size: int) -> list[Sequence[T]]:

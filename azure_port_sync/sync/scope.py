@@ -7,8 +7,11 @@ and what lies in them, never subscriptions.
 
 import hashlib
 import json
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @dataclass(frozen=True)
@@ -63,4 +66,9 @@ def _normal(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _normal_tags(tags: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted({(key.lower(), value.lower()) for key, value in (tags or {}).items()}))
+    return tuple(sorted({(_lower(key), _lower(value)) for key, value in (tags or {}).items()}))
+
+
+def _lower(text: str) -> str:
+    """Lower case, as far as everybody agrees about it: beyond ASCII, the comparison is Azure's."""
+    return text.translate(_ASCII_LOWER)
