@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from azure.identity import ClientSecretCredential
@@ -22,12 +23,16 @@ from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
 from azure_port_sync.sync.scope import Scope
 
+if TYPE_CHECKING:
+    from azure_port_sync_tests.worlds import Station
+
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 #: Nothing is timed: two loaded cores must not turn a slow example into a failure.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.register_profile("fast", settings(_UNTIMED, max_examples=60))
 settings.register_profile("thorough", settings(_UNTIMED, max_examples=1000))
+settings.register_profile("soak", settings(_UNTIMED, max_examples=int(os.environ.get("SOAK_HISTORIES", "5000"))))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ReaderOf = Callable[..., AzureReader]
@@ -74,6 +79,16 @@ def in_background() -> Iterator[Executor]:
     """Takes the work that no test needs to wait for; it is done when the session ends."""
     with ThreadPoolExecutor(2) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
+    """A sandbox for the worlds of random histories, one after the other."""
+    from azure_port_sync_tests.worlds import Station  # which imports this module
+
+    made = Station(tmp_path_factory.mktemp("worlds"))
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Random histories through `sync_once` over HTTP: whatever happens, one quiet tick later the catalog is right.
 
-Run many with `make soak`. What fails prints the history that it shrank to, ready to be pasted into `replay`.
+Run many with `make soak`. What fails shrinks, and prints a history that can be given to `play` as it is; the summary
+of every run names its seeds, and SOAK_SEED draws from one of them again.
 """
 
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, note, seed, settings
@@ -14,23 +14,18 @@ from azure_port_sync.port import delivery
 from azure_port_sync.sync import guards
 from azure_port_sync_tests.worlds import SETUPS, History, Setup, Station, Tally, World, histories
 
-#: How many in all, and what they are drawn from: the seed of a run is in its summary.
-HISTORIES = int(os.environ.get("SOAK_HISTORIES", "100"))
+SOAKING = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+HISTORIES = settings().max_examples if SOAKING else 100
+#: Tests for each setup, so that all cores have work to the end.
+SHARES = 20 if SOAKING else 2
 SEED = os.environ.get("SOAK_SEED")
 
 
-@pytest.fixture(scope="session")
-def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
-    made = Station(tmp_path_factory.mktemp("soak"))
-    yield made
-    made.close()
-
-
 def play(station: Station, setup: Setup, history: History, tally: Tally | None = None) -> None:
-    world = World(station, setup, tally)
+    world = World(station, setup, tally=tally)
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(delivery, "_SENT_TOGETHER", 3)
+            patched.setattr(delivery, "_SENT_TOGETHER", 3)  # a death between two groups is a case of its own
             patched.setattr(guards, "FLOOR", history.floor)
             world.play(history)
     finally:
@@ -38,15 +33,16 @@ def play(station: Station, setup: Setup, history: History, tally: Tally | None =
         world.close()
 
 
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.name)
 def test_any_history_ends_with_the_right_catalog(
-    station: Station, setup: Setup, request: pytest.FixtureRequest
+    station: Station, setup: Setup, share: int, request: pytest.FixtureRequest
 ) -> None:
-    number = int(SEED) if SEED else random.SystemRandom().randrange(2**32)
+    number = int(SEED) + share if SEED else random.SystemRandom().randrange(2**32)
     tally = Tally()
 
     @seed(number)
-    @settings(max_examples=max(1, HISTORIES // len(SETUPS)), print_blob=True)
+    @settings(max_examples=max(1, HISTORIES // (len(SETUPS) * SHARES)), print_blob=True)
     @given(histories(setup))
     def lives(history: History) -> None:
         play(station, setup, history, tally)
