@@ -222,7 +222,7 @@ class _Deciding:
         self.findings.groups_in_scope = int(groups["in_scope"].sum())
         known = self.known = self.store.known_containers(self.target)
         missing = known[~known["identifier"].isin(snapshot["identifier"])]
-        still_there = self.reader.containers(sorted(missing["azure_id"].str.lower())).frame
+        still_there = self.reader.containers(sorted(missing["azure_id"])).frame
         gone = missing[~missing["identifier"].isin(still_there["identifier"])]
         self.observations += [snapshot, still_there, _absences(gone)]
         if self.plan.mode is not Mode.FULL:

@@ -1,6 +1,6 @@
 """Histories that once left the catalog wrong: each ends with quiet ticks and a catalog equal to the tenant."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,6 +13,7 @@ import pytest
 from azure_port_sync import steps
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes
 from azure_port_sync.port import PortApi, WebhookSink, delivery
+from azure_port_sync.resource_graph import Reading
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
@@ -232,6 +233,30 @@ def test_a_group_that_left_and_came_back_within_one_full_run(world: World) -> No
     world.deliver(snapshot)
     world.tenant.retag_group(world.group, {"env": "p"})
 
+    world.ends_right()
+
+
+def test_a_resource_that_an_inventory_left_out_is_asked_for_by_id(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resource Graph has returned too few rows before, and an automation deleted by it."""
+    world.begin()
+    inventory = world.reader.inventory
+
+    def too_few(subscriptions: Sequence[str]) -> Reading:
+        reading = inventory(subscriptions)
+        return replace(reading, frame=reading.frame[reading.frame["name"] != "x1"])
+
+    monkeypatch.setattr(world.reader, "inventory", too_few)
+    assert world.tick(Mode.FULL).report.accepted["delete"] == 0
+    assert world.sandbox.compare().sentences() == []
+
+
+@pytest.mark.parametrize("kind", ["subscription", "resourceGroup"])
+def test_a_container_that_a_snapshot_left_out_is_asked_for_by_id(world: World, kind: str) -> None:
+    world.begin()
+    snapshot = steps.read_snapshot(world.reader).frame
+    world.deliver(snapshot[snapshot["kind"] != kind])
     world.ends_right()
 
 
