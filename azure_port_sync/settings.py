@@ -56,6 +56,13 @@ class TagFilters(BaseModel):
     include: dict[str, str] = {}
     exclude: dict[str, str] = {}
 
+    @field_validator("include", "exclude")
+    @classmethod
+    def _named(cls, tags: dict[str, str]) -> dict[str, str]:
+        if not all(tags):
+            raise ValueError("holds a tag without a name")
+        return tags
+
 
 class Settings(BaseModel):
     """All settings of a run, each under the name of its environment variable. Secrets never print themselves."""

@@ -57,6 +57,7 @@ _BAD = [
     ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": 1}}'),
     ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": ["a", "b"]}}'),
     ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"env": null}}'),
+    ("RESOURCE_GROUP_TAG_FILTERS", '{"include": {"": "prod"}}'),
     ("RESOURCE_GROUP_TAG_FILTERS", '{"includes": {"env": "prod"}}'),
     ("EXTRA_RESOURCE_COLUMNS", '["tags"]'),
     ("EXTRA_RESOURCE_COLUMNS", '["name"]'),
