@@ -369,9 +369,13 @@ class _Deciding:
         found = self._candidates()
         resend = self._to_resend(found)
         comparison = self.store.compare(self.target, found, resend=resend, now=self.now)
-        undecided = found.assign(resend=resend, held=found["subscription_id"].isin(list(subscriptions.in_grace))).iloc[
-            comparison.positions
-        ]
+        self.findings.candidates = len(found)
+        waiting = pending[pending["identifier"].isin(found["identifier"])]
+        held = found["subscription_id"].isin(list(subscriptions.in_grace))
+        undecided = found.assign(resend=resend, held=held)
+        if len(comparison.positions) < len(found):
+            undecided = undecided.iloc[comparison.positions]
+        del found  # a first run decides about all of it, and need not hold it twice
         decisions = decide_all(
             undecided,
             comparison.known,
@@ -379,8 +383,10 @@ class _Deciding:
             # Whoever filled the catalog before us left ghosts; until a run has settled, they are ours to remove.
             delete_unknown=self.plan.settles and (self.plan.planned_from is None or self.plan.known_before == 0),
         )
-        self._count_decisions(found, decisions)
-        self._record_facts(pending[pending["identifier"].isin(found["identifier"])], undecided, decisions)
+        self.findings.verdicts = decisions.verdicts
+        self.findings.known_deletes = decisions.known_deletes
+        self.findings.resent = decisions.resent
+        self._record_facts(waiting, undecided, decisions)
         kept = decisions.kept if self.plan.mode is Mode.FULL else None
         return ChangeSet(decisions.change_set, self.plan, self._objections(), kept)
 
@@ -404,12 +410,6 @@ class _Deciding:
         if self.plan.mode is Mode.FULL and self.resend and not self.plan.resends_all:
             return due_again(found["identifier"], self.plan.full_runs)
         return pd.Series(self.plan.resends_all, index=found.index)
-
-    def _count_decisions(self, found: pd.DataFrame, decisions: Decisions) -> None:
-        self.findings.candidates = len(found)
-        self.findings.verdicts = decisions.verdicts
-        self.findings.known_deletes = decisions.known_deletes
-        self.findings.resent = decisions.resent
 
     def _record_facts(self, pending: pd.DataFrame, undecided: pd.DataFrame, decisions: Decisions) -> None:
         """Remember what was learned about Azure; `pending` are those of the pending that were candidates."""
