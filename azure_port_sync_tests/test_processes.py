@@ -129,6 +129,10 @@ def test_a_schedule_tick_brings_the_catalog_up_to_date(
         "0",
     ]
     monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:  # its databases are made once, not by two processes at a time
+        instance.get_runs(limit=1)
+        instance.get_asset_keys()
+        instance.all_instigator_state()
     with (tmp_path / "dagster.log").open("w") as log:
         daemon = subprocess.Popen(
             command,
