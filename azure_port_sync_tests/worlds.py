@@ -777,26 +777,27 @@ class World:
 
     def _tell_of_snapshot(self) -> None:
         rows = self._shown_containers(self.azure_scope)
-        own = frozenset(guid for guid, type_ in rows if type_ == azure.SUBSCRIPTION)
-        shown = frozenset(guid for guid, _ in rows)
-        left_out = frozenset(guid for guid, _ in self._shown_containers(azure.Scope())) - shown
-        readable = {SUBSCRIPTIONS[one]: self._readable_groups(one) for one in SUBSCRIPTIONS}
+        own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
+        shown = frozenset(guid for guid, _, _ in rows)
+        left_out = frozenset(guid for guid, _, _ in self._shown_containers(azure.Scope())) - shown
+        groups = frozenset(identifier_of(id_) for _, type_, id_ in rows if type_ == azure.GROUP)
+        readable = {SUBSCRIPTIONS[one]: self._readable_groups(one, groups) for one in SUBSCRIPTIONS}
         self.grace.snapshot(self.clock.now(), own, shown, left_out, readable, self.sandbox.held())
 
-    def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str]]:
-        """The subscription and the type of each subscription and group that Azure shows now."""
+    def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
+        """Subscription, type and id of each subscription and group that Azure shows now."""
         with self.tenant.shown(scope, self.clock.now()) as db:
-            rows = db.execute("SELECT lower(subscriptionId), type FROM resourcecontainers").fetchall()
-        return [(guid, type_) for guid, type_ in rows if type_ != azure.MANAGEMENT_GROUP]
+            rows = db.execute("SELECT lower(subscriptionId), type, id FROM resourcecontainers").fetchall()
+        return [(guid, type_, id_) for guid, type_, id_ in rows if type_ != azure.MANAGEMENT_GROUP]
 
-    def _readable_groups(self, subscription: str) -> frozenset[str] | None:
+    def _readable_groups(self, subscription: str, shown: frozenset[str]) -> frozenset[str] | None:
         match self.reads(subscription):
             case None:
                 return frozenset()
             case "":
                 return None
             case group:
-                return frozenset({identifier_of(self.past[group])})
+                return shown & {identifier_of(self.past[group])}
 
     def _note(self, what: str, line: str) -> None:
         self.tally.counts[what] += 1
