@@ -14,7 +14,7 @@ from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.resource_graph import AzureReader, Reading
 from azure_port_sync.state import Refill, StateStore
 from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.decisions import DELETE_RECORD, Decisions, Verdict, candidates, decide_all, due_again
+from azure_port_sync.sync.decisions import DELETE_RECORD, SETTLED, Decisions, Verdict, candidates, decide_all, due_again
 from azure_port_sync.sync.entities import identity
 from azure_port_sync.sync.errors import SettingsError
 from azure_port_sync.sync.guards import is_mass_deletion, mass_deletion_sentence
@@ -155,6 +155,7 @@ class _Deciding:
     known: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def run(self) -> tuple[ChangeSet, Findings]:
+        self.known = self.store.known_containers(self.target)
         subscriptions = self._observe_subscriptions()
         self._observe_containers()
         pending = self.store.pending(self.plan.target)
@@ -200,9 +201,10 @@ class _Deciding:
         found = presence(remembered, shown, given_up=given_up, now=self.now)
         self.store.remember_subscriptions(self.plan, found)
         self.findings.in_grace = found.in_grace
-        # In place of the subscription's own row, which is no longer shown, Port keeps what it was told of it.
-        stand_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["subscription_id"].isin(list(found.in_grace))
-        self.snapshot = snapshot[~stand_in]
+        # In place of the subscription's own row, which is no longer shown, Port keeps what it was told of it, if it was.
+        told = self.known[(self.known["kind"] == Kind.SUBSCRIPTION) & (self.known["state"] == SETTLED)]
+        kept = told.loc[told["subscription_id"].isin(list(found.in_grace)), "identifier"]
+        self.snapshot = snapshot[(snapshot["kind"] != Kind.SUBSCRIPTION) | ~snapshot["identifier"].isin(kept)]
         return found
 
     def _given_up(self, missing: Sequence[str]) -> set[str]:
@@ -220,7 +222,7 @@ class _Deciding:
         self.findings.subscriptions = int(snapshot["subscription_id"].nunique())
         self.findings.groups = len(groups)
         self.findings.groups_in_scope = int(groups["in_scope"].sum())
-        known = self.known = self.store.known_containers(self.target)
+        known = self.known
         missing = known[~known["identifier"].isin(snapshot["identifier"])]
         still_there = self.reader.containers(sorted(missing["azure_id"])).frame
         gone = missing[~missing["identifier"].isin(still_there["identifier"])]

@@ -392,6 +392,16 @@ def test_a_subscription_of_which_one_group_stays_readable(two: World, hours: int
     assert world.sandbox.compare().sentences() == []
 
 
+def test_a_subscription_that_shrank_to_a_group_before_port_was_told_of_it(two: World) -> None:
+    """Its grace keeps what Port was told, which is nothing: the relations of its group would lead nowhere."""
+    third = two.tenant.add_subscription("Third")
+    group = two.tenant.add_group(third, "only", "westeurope")
+    two.decide(Request(), run="dies before it delivers")
+    two.tenant.limit_subscription_to_group(third, group)
+    two.tick()
+    assert two.sandbox.compare().sentences() == []
+
+
 def test_a_subscription_that_a_setting_excludes_has_no_grace(two: World) -> None:
     two.reader = two.reader_of(Scope.of(excluded_subscription_ids=[two.other]))
     assert two.tick().findings.in_grace == {}

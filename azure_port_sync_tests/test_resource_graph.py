@@ -395,10 +395,11 @@ class _Groups:
 def _changing_groups(
     made: tuple[Sandbox, ResourceGraph], start: Iterable[int], changes: Iterable[Iterable[int]]
 ) -> Iterator[_Groups]:
-    """A subscription of these groups, of which some change whenever a page has come, as long as there are changes."""
+    """A subscription of these groups, of which some change whenever a page (of five) has come, while changes last."""
     sandbox, graph = made
     groups, left = _Groups(sandbox.tenant, start), iter(changes)
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(client, "PAGE_SIZE", 5)
         _changing(monkeypatch, graph, lambda *_: groups.change(next(left, [])))
         try:
             yield groups
@@ -408,9 +409,8 @@ def _changing_groups(
 
 @pytest.fixture(scope="module")
 def moving_sandbox() -> Iterator[tuple[Sandbox, ResourceGraph]]:
-    """A tenant for each example to change, read in pages of five."""
-    with _without_quota() as made, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(client, "PAGE_SIZE", 5)
+    """A tenant for each example to change."""
+    with _without_quota() as made:
         yield made
 
 

@@ -215,11 +215,11 @@ class StateStore:
                 connection.execute(sa.delete(t.subscription_seen).where(forgotten))
 
     def known_containers(self, target: str) -> pd.DataFrame:
-        """The subscriptions and resource groups in the ledger: identity columns and `complete_after`."""
+        """The subscriptions and resource groups in the ledger: identity columns, `state` and `complete_after`."""
         ledger = t.ledger
         kinds = (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP)
         return self._frame(
-            sa.select(*_identity(ledger), ledger.c.complete_after).where(
+            sa.select(*_identity(ledger), ledger.c.state, ledger.c.complete_after).where(
                 ledger.c.target == target, ledger.c.kind.in_(kinds)
             )
         )
