@@ -197,22 +197,23 @@ class _Deciding:
         remembered = self.store.subscriptions(self.target)
         named = self.reader.scope.subscription_ids
         self.findings.unreadable = sorted(set(named) - shown.keys() - remembered.keys())
-        given_up = self._given_up(in_question(remembered, shown, self.now))
+        vanished = [id_ for id_ in in_question(remembered, shown, self.now) if id_ not in shown]
+        given_up = self._given_up(vanished)
         found = presence(remembered, shown, given_up=given_up, now=self.now)
         self.store.remember_subscriptions(self.plan, found)
         self.findings.in_grace = found.in_grace
-        # In place of the subscription's own row, which is no longer shown, Port keeps what it was told of it, if it was.
+        # For a subscription whose own row is no longer shown stands what Port was told of it, if it was told.
         told = self.known[(self.known["kind"] == Kind.SUBSCRIPTION) & (self.known["state"] == SETTLED)]
         kept = told.loc[told["subscription_id"].isin(list(found.in_grace)), "identifier"]
         self.snapshot = snapshot[(snapshot["kind"] != Kind.SUBSCRIPTION) | ~snapshot["identifier"].isin(kept)]
         return found
 
-    def _given_up(self, missing: Sequence[str]) -> set[str]:
-        """Those of the missing subscriptions that a setting leaves out; nobody has lost them."""
+    def _given_up(self, vanished: Sequence[str]) -> set[str]:
+        """Those of the subscriptions no longer shown that a setting leaves out; nobody has lost them."""
         scope = self.reader.scope
-        left_out = {id_ for id_ in missing if scope.leaves_out(id_)}
-        if scope.management_groups and missing:
-            left_out |= self.reader.readable(missing, anywhere=True)
+        left_out = {id_ for id_ in vanished if scope.leaves_out(id_)}
+        if scope.management_groups and vanished:
+            left_out |= self.reader.readable(vanished, anywhere=True)
         return left_out
 
     def _observe_containers(self) -> None:

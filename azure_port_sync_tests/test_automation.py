@@ -18,8 +18,9 @@ def evaluate(schedule: str, *active: str) -> dg.RunRequest | dg.SkipReason:
         for job in active:
             resolved = defs.resolve_job_def(job)
             instance.create_run_for_job(resolved, tags=resolved.tags, status=dg.DagsterRunStatus.STARTED)
-        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=TICK)
-        result = defs.resolve_schedule_def(schedule).evaluate_tick(context)
+        # Closed, because the context opens the instance again, and Dagster keeps an open one for all that follows.
+        with dg.build_schedule_context(instance=instance, scheduled_execution_time=TICK) as context:
+            result = defs.resolve_schedule_def(schedule).evaluate_tick(context)
     if result.skip_message:
         return dg.SkipReason(result.skip_message)
     (request,) = result.run_requests or []

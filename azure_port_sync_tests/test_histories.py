@@ -420,6 +420,20 @@ def test_a_subscription_that_leaves_the_management_group_has_no_grace(world: Wor
     assert world.tick().findings.in_grace.keys() == {inside}
 
 
+def test_a_subscription_of_the_management_group_that_shrinks_to_a_group_has_its_grace(world: World) -> None:
+    """It can be read, by its group, and for all that it has not been moved out of the management group."""
+    world.begin()
+    inside = world.tenant.add_subscription("Inside", management_groups=["contoso"])
+    first, second = (world.tenant.add_group(inside, name, "westeurope") for name in ("first", "second"))
+    world.tenant.create_resource(second, "microsoft.web/sites", "z")
+    world.reader = world.reader_of(Scope.of(management_groups=["contoso"]))
+    world.tick()
+    before = _held(world)
+    world.tenant.limit_subscription_to_group(inside, first)
+    assert world.tick().findings.in_grace.keys() == {inside}
+    assert _held(world) == before
+
+
 def test_a_named_subscription_that_was_never_readable_stops_the_run(two: World) -> None:
     """Azure leaves it out without a word; nobody would notice that it is not synced."""
     nowhere = "00000000-0000-4000-8000-000000000000"
