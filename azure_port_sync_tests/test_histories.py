@@ -257,6 +257,7 @@ def test_a_container_that_a_snapshot_left_out_is_asked_for_by_id(world: World, k
     world.begin()
     snapshot = steps.read_snapshot(world.reader).frame
     world.deliver(snapshot[snapshot["kind"] != kind])
+    assert world.sandbox.compare().sentences() == []
     world.ends_right()
 
 
