@@ -3,7 +3,7 @@
 Nothing here reaches Port, with one exception that only reads: the ledger can be filled from what Port really holds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from azure_port_sync.resource_graph import AzureReader, Reading
 from azure_port_sync.state import Refill, StateStore
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.decisions import DELETE_RECORD, SETTLED, Decisions, Verdict, candidates, decide_all, due_again
-from azure_port_sync.sync.entities import identity
+from azure_port_sync.sync.entities import identity, observed_subscription
 from azure_port_sync.sync.errors import SettingsError
 from azure_port_sync.sync.guards import is_mass_deletion, mass_deletion_sentence
 from azure_port_sync.sync.identity import (
@@ -202,11 +202,21 @@ class _Deciding:
         found = presence(remembered, shown, given_up=given_up, now=self.now)
         self.store.remember_subscriptions(self.plan, found)
         self.findings.in_grace = found.in_grace
-        # For a subscription whose own row is no longer shown stands what Port was told of it, if it was told.
-        told = self.known[(self.known["kind"] == Kind.SUBSCRIPTION) & (self.known["state"] == SETTLED)]
-        kept = told.loc[told["subscription_id"].isin(list(found.in_grace)), "identifier"]
-        self.snapshot = snapshot[(snapshot["kind"] != Kind.SUBSCRIPTION) | ~snapshot["identifier"].isin(kept)]
+        self.snapshot = self._without_stand_ins(found.in_grace)
         return found
+
+    def _without_stand_ins(self, in_grace: Collection[str]) -> pd.DataFrame:
+        """The snapshot, in which what Port was told of a subscription stands where its own row is no longer shown.
+
+        Where it is not known whether Port was told, it is told the name again: groups need something to relate to.
+        """
+        snapshot, known = self.snapshot, self.known
+        told = known[(known["kind"] == Kind.SUBSCRIPTION) & known["subscription_id"].isin(list(in_grace))]
+        stands_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["identifier"].isin(told["identifier"])
+        shown = set(snapshot.loc[stands_in, "subscription_id"])
+        in_doubt = told[(told["state"] != SETTLED) & told["subscription_id"].isin(shown)]
+        again = [observed_subscription(row["subscription_id"], row["name"]) for row in records(in_doubt)]
+        return concat([snapshot[~stands_in], frame_of(again, OBSERVATION)], OBSERVATION)
 
     def _given_up(self, vanished: Sequence[str]) -> set[str]:
         """Those of the subscriptions no longer shown that a setting leaves out; nobody has lost them."""

@@ -403,6 +403,15 @@ def test_a_subscription_that_shrank_to_a_group_before_port_was_told_of_it(two: W
     assert two.sandbox.compare().sentences() == []
 
 
+def test_a_subscription_that_shrank_to_a_group_before_port_answered_keeps_its_name(two: World) -> None:
+    third = two.tenant.add_subscription("Third")
+    group = two.tenant.add_group(third, "only", "westeurope")
+    two.tick_under(Fault("port", kind="lost", times=None))
+    two.tenant.limit_subscription_to_group(third, group)
+    two.tick()
+    assert "Third" in _held(two)["azureSubscription"]
+
+
 def test_a_subscription_that_a_setting_excludes_has_no_grace(two: World) -> None:
     two.reader = two.reader_of(Scope.of(excluded_subscription_ids=[two.other]))
     assert two.tick().findings.in_grace == {}

@@ -14,7 +14,7 @@ import pyarrow as pa
 from azure_port_sync.resource_graph import kql
 from azure_port_sync.resource_graph.client import DataMovedError, NoAccessError, Page, ResourceGraph, Where
 from azure_port_sync.resource_graph.kql import Query
-from azure_port_sync.sync.entities import observed_absence, observed_row
+from azure_port_sync.sync.entities import observed_absence, observed_row, observed_subscription
 from azure_port_sync.sync.identity import SUBSCRIPTION_TYPE
 from azure_port_sync.sync.rows import OBSERVATION, table_of, to_frame
 from azure_port_sync.sync.scope import Scope
@@ -91,7 +91,7 @@ class AzureReader:
         frame = reading.frame
         shown = set(frame.loc[frame["type"] == SUBSCRIPTION_TYPE, "subscription_id"])
         hidden = sorted(set(frame["subscription_id"]) - shown)
-        extra = to_frame(table_of((observed_row(_hidden_subscription(id_)) for id_ in hidden), OBSERVATION))
+        extra = to_frame(table_of((observed_subscription(id_, id_) for id_ in hidden), OBSERVATION))
         return (
             replace(reading, frame=pd.concat([frame, extra], ignore_index=True), derived=len(hidden))
             if hidden
@@ -219,17 +219,6 @@ def _convert(observe: Observe, page: Page) -> pa.Table:
 
 def _ids(page: Page) -> pa.Table:
     return pa.table({"id": [row["id"] for row in page]})
-
-
-def _hidden_subscription(subscription_id: str) -> dict[str, Any]:
-    return {
-        "id": f"/subscriptions/{subscription_id}",
-        "name": subscription_id,
-        "type": SUBSCRIPTION_TYPE,
-        "location": "",
-        "tags": None,
-        "inScope": True,
-    }
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

@@ -93,6 +93,12 @@ def observed_row(
     }
 
 
+def observed_subscription(subscription_id: str, name: str) -> dict[str, Any]:
+    """One observation of a subscription that shows no row of its own, only some of its groups."""
+    row = {"id": f"/subscriptions/{subscription_id}", "name": name, "type": SUBSCRIPTION_TYPE, "location": None}
+    return observed_row({**row, "tags": None, "inScope": True})
+
+
 def observed_absence(azure_id: str, resource_type: str, change: Mapping[str, Any]) -> dict[str, Any]:
     """One observation of a change record whose entity Azure shows no row for."""
     return {
