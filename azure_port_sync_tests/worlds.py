@@ -578,6 +578,7 @@ class World:
         self.access: dict[str, str | None] = {}  # of each subscription: "", the path of one group, or None
         self.places = {"s0": "platform", "s1": "platform", "s2": "elsewhere", "spare": "platform"}
         self.is_filtered = True
+        self.rows_linger = False
         self.floor = 100
 
     def close(self) -> None:
@@ -630,9 +631,15 @@ class World:
         self.past[path] = self.ids[path]
 
     def delete(self, path: str) -> None:
-        """Gone, with all in it."""
+        """Gone, with all in it.
+
+        Where rows linger, time passes first: what was made and deleted in one instant, and is still shown, cannot be
+        told from what was deleted and made anew, until the nightly full run.
+        """
         if path not in self.ids:
             return
+        if self.rows_linger:
+            self.clock.sleep(1)
         match path.count("/"):
             case 0:
                 self.tenant.remove_subscription(self.ids[path])
@@ -720,6 +727,7 @@ class World:
 
     def delays(self, record: Sequence[float], row: Sequence[float], linger: Sequence[float]) -> None:
         self.tenant.set_delays(record, row, linger)
+        self.rows_linger = linger[1] > 0
 
     def filters(self, on: bool) -> None:
         """Whether the settings name the filters."""
