@@ -483,7 +483,10 @@ class Grace:
             group = _group_of(key[1])
             if group and (groups is None or group in groups):
                 watched.held.pop(key, None)
-            elif key not in watched.held and (first or watched.everything or group in watched.readable):
+            elif key not in watched.held and (
+                # What stands for a subscription is told with the first of its groups, and stays when that goes.
+                first or watched.everything or group in watched.readable or (watched.readable and not group)
+            ):
                 doubtful = missed.perhaps or (partly and watched.own_row_read == _Maybe)
                 watched.held[key] = _Held(entity, missed.earliest, perhaps=doubtful)
 
