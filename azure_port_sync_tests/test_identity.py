@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azure_port_sync.sandbox.jq_dialect import evaluate
+from azure_port_sync.port.jq_dialect import evaluate
 from azure_port_sync.sync.identity import (
     MAX_IDENTIFIER_LENGTH,
     Containers,

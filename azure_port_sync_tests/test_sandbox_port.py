@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import requests
 
-from azure_port_sync.sandbox import jq_dialect
+from azure_port_sync import sandbox
+from azure_port_sync.port import jq_dialect
 from azure_port_sync.sandbox.port import MAX_BODY_BYTES, Port, Throttle, Webhook, port_app
 from azure_port_sync.sandbox.server import Server
 
-GUIDE = Path(jq_dialect.__file__).parent / "guide"
+GUIDE = Path(sandbox.__file__).parent / "guide"
 BLUEPRINTS = json.loads((GUIDE / "blueprints.json").read_text())
 MAPPING = json.loads((GUIDE / "webhook_mapping.json").read_text())
 SUB = "/subscriptions/11111111-2222-3333-4444-555555555555"
@@ -383,6 +384,13 @@ def test_a_relation_to_nothing_is_kept_or_refused_as_ordered(served: Served) -> 
     assert list(served.held("azureCloudResources")) == [VM, VM + "2"]
 
 
+def test_the_target_of_a_relation_to_nothing_is_created_as_ordered(served: Served) -> None:
+    served.port.catalog.missing_targets = "create"
+    served.accept(vm())
+    assert served.held("azureResourceGroup")[GROUP]["title"] == GROUP
+    assert served.held("azureCloudResources")[VM]["relations"] == {"resourceGroup": GROUP}
+
+
 # -- mappings
 
 
@@ -527,3 +535,19 @@ def test_count_only_acknowledges_and_maps_nothing(served: Served) -> None:
     assert served.held("azureCloudResources") == {}
     counters = served.port.counters()
     assert (counters["events"], counters["bytes"]) == (2, 2 * len(json.dumps(vm())))
+
+
+def test_the_items_of_a_batch_are_counted_each(served: Served) -> None:
+    served.accept({"items": [vm(), vm()]}, vm(), {"items": "none"}, {"items": []})
+    counters = served.port.counters()
+    assert (counters["events"], counters["items"]) == (4, 4)
+    served.port.count_only = True
+    served.accept({"items": [vm()] * 3})
+    assert (served.port.events, served.port.items) == (5, 7)
+    assert served.held("azureCloudResources").keys() == {VM}
+
+
+def test_count_only_still_wants_json(served: Served) -> None:
+    served.port.count_only = True
+    assert served.post(b"{").status_code == 400
+    assert served.port.items == 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -17,6 +18,8 @@ from azure_port_sync_tests.conftest import NOW
 Json = dict[str, Any]
 GROUP = "azureResourceGroup"
 RESOURCE = "azureCloudResources"
+SUBSCRIPTION = "azureSubscription"
+WEBHOOK = "azureIncremental"
 EVERYTHING = {"combinator": "and", "rules": []}
 
 
@@ -46,6 +49,20 @@ class Caller:
 
     def search(self, blueprint: str = RESOURCE, body: Any = None) -> requests.Response:
         return self.ask("POST", f"blueprints/{blueprint}/entities/search", body)
+
+    def upsert(self, *entities: Any, blueprint: str = RESOURCE, query: str = "upsert=true") -> requests.Response:
+        return self.ask("POST", f"blueprints/{blueprint}/entities/bulk?{query}", {"entities": list(entities)})
+
+    def create(self, entity: Any, blueprint: str = RESOURCE, query: str = "upsert=true") -> requests.Response:
+        return self.ask("POST", f"blueprints/{blueprint}/entities?{query}", entity)
+
+    def delete(self, *identifiers: Any, blueprint: str = RESOURCE, dependents: str = "true") -> requests.Response:
+        path = f"blueprints/{blueprint}/bulk/entities/delete?delete_dependents={dependents}"
+        return self.ask("POST", path, {"entities": list(identifiers)})
+
+    def send(self, webhook: Json, event: Any) -> int:
+        """The status of an event that is sent to a webhook without a signature."""
+        return requests.post(webhook["url"], json=event, timeout=10).status_code
 
     def found(self, blueprint: str = RESOURCE, **body: Any) -> list[Json]:
         """All entities, page by page."""
@@ -318,6 +335,471 @@ def test_the_count(sandbox: Sandbox, caller: Caller) -> None:
     assert caller.ask("GET", f"blueprints/{GROUP}/entities-count").json() == {"ok": True, "count": 0}
 
 
+# -- blueprints
+
+
+def _blueprint(**parts: Any) -> Json:
+    properties = {"size": {"type": "number"}, "name": {"type": "string", "title": "Name", "format": "url"}}
+    return {"identifier": "disk", "title": "Disk", "schema": {"properties": properties}} | parts
+
+
+def _relation(**parts: Any) -> Json:
+    return {"host": {"target": RESOURCE, "required": False, "many": False} | parts}
+
+
+def test_the_blueprints_of_the_guide_are_there(refused: Caller) -> None:
+    answer = refused.ask("GET", "blueprints")
+    assert answer.status_code == 200
+    blueprints = answer.json()["blueprints"]
+    assert [one["identifier"] for one in blueprints] == [SUBSCRIPTION, GROUP, RESOURCE]
+    one = refused.ask("GET", f"blueprints/{RESOURCE}").json()
+    assert one == {"ok": True, "blueprint": blueprints[2]}
+    assert {"title", "schema", "relations", "createdAt", "createdBy", "updatedAt", "updatedBy"} <= one[
+        "blueprint"
+    ].keys()
+
+
+def test_a_created_blueprint_takes_entities_at_once(caller: Caller) -> None:
+    answer = caller.ask("POST", "blueprints?create_catalog_page=false", _blueprint(relations=_relation(target="disk")))
+    assert answer.status_code == 201
+    assert answer.json()["blueprint"].items() >= _blueprint().items()
+    assert caller.create({"identifier": "a", "properties": {"size": 1}}, "disk").status_code == 201
+    assert caller.ask("GET", "blueprints/disk/entities-count").json()["count"] == 1
+
+
+def test_a_blueprint_that_is_there_is_not_created_again(refused: Caller) -> None:
+    _is_error(refused.ask("POST", "blueprints", _blueprint(identifier=RESOURCE)), 409)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"identifier": ""},
+        {"identifier": ".."},
+        {"identifier": "a b"},
+        {"identifier": "a=b"},
+        {"identifier": "x" * 101},
+        {"title": ""},
+        {"title": "x" * 101},
+        {"title": None},
+        {"description": "x" * 201},
+        {"schema": None},
+        {"schema": {}},
+        {"schema": {"properties": {}, "more": 1}},
+        {"schema": {"properties": {"a": {}}}},
+        {"schema": {"properties": {"a": {"type": "date"}}}},
+        {"schema": {"properties": {"a": {"type": "string", "format": "colour"}}}},
+        {"schema": {"properties": {"a b": {"type": "string"}}}},
+        {"schema": {"properties": {}, "required": ["a"]}},
+        {"relations": {"host": {"target": RESOURCE}}},
+        {"relations": _relation(required=True, many=True)},
+        {"relations": _relation(target="nowhere")},
+        {"relations": _relation(colour="red")},
+    ],
+)
+def test_a_blueprint_that_does_not_fit_the_route(refused: Caller, parts: Json) -> None:
+    _is_error(refused.ask("POST", "blueprints", _blueprint(**parts)), 422)
+    _is_error(refused.ask("GET", "blueprints/disk"), 404)
+
+
+def test_a_put_blueprint_takes_the_place_of_the_one_there_is(sandbox: Sandbox, caller: Caller) -> None:
+    caller.ask("POST", "blueprints", _blueprint(description="old", relations=_relation()))
+    sandbox.put_entity("disk", "a", None, {"size": 1, "name": "x"}, {"host": "/h"})
+    new = _blueprint(title="New", schema={"properties": {"size": {"type": "number"}}})
+    answer = caller.ask("PUT", "blueprints/disk", new)
+    assert answer.status_code == 200
+    assert (answer.json()["blueprint"]["title"], answer.json()["blueprint"]["relations"]) == ("New", {})
+    assert "description" not in answer.json()["blueprint"]
+    # What the blueprint has no more, its entities have no more either.
+    assert sandbox.held()["disk"]["a"] == {"title": None, "properties": {"size": 1}, "relations": {}}
+    _is_error(caller.ask("PUT", "blueprints/nowhere", _blueprint()), 404)
+    _is_error(caller.ask("PUT", "blueprints/disk", {"title": "no schema"}), 422)
+
+
+def test_a_patched_blueprint_keeps_what_is_not_named(caller: Caller) -> None:
+    before = caller.ask("GET", f"blueprints/{GROUP}").json()["blueprint"]
+    answer = caller.ask("PATCH", f"blueprints/{GROUP}", {"title": "Groups", "schema": {"properties": {}}})
+    assert answer.status_code == 200
+    patched = caller.ask("GET", f"blueprints/{GROUP}").json()["blueprint"]
+    changed = {"title": "Groups", "schema": {"properties": {}}, "updatedAt": "2026-11-23T10:00:00.000Z"}
+    assert patched == before | changed
+    _is_error(caller.ask("PATCH", f"blueprints/{GROUP}", {"title": ""}), 422)
+    _is_error(caller.ask("PATCH", "blueprints/nowhere", {}), 404)
+
+
+def test_a_blueprint_is_deleted_when_nothing_needs_it(sandbox: Sandbox, caller: Caller) -> None:
+    sandbox.put_entity(RESOURCE, "/r")
+    _is_error(caller.ask("DELETE", f"blueprints/{RESOURCE}"), 422)
+    _is_error(caller.ask("DELETE", f"blueprints/{GROUP}"), 422)  # resources have a relation to it
+    sandbox.delete_entity(RESOURCE, "/r")
+    for blueprint in (RESOURCE, GROUP):
+        assert caller.ask("DELETE", f"blueprints/{blueprint}").json() == {"ok": True}
+        _is_error(caller.ask("GET", f"blueprints/{blueprint}"), 404)
+    _is_error(caller.ask("DELETE", f"blueprints/{GROUP}"), 404)
+
+
+def test_an_identifier_with_slashes_is_one_part_of_the_path(caller: Caller) -> None:
+    assert caller.ask("POST", "blueprints", _blueprint(identifier="a/b")).status_code == 201
+    assert caller.ask("GET", f"blueprints/{quote('a/b', safe='')}").status_code == 200
+    _is_error(caller.ask("GET", "blueprints/a/b"), 404)
+
+
+# -- webhooks
+
+
+def _hook(**parts: Any) -> Json:
+    mapping = {"blueprint": RESOURCE, "entity": {"identifier": ".body.id", "title": ".body.name"}}
+    return {"identifier": "mine", "title": "Mine", "enabled": True, "mappings": [mapping]} | parts
+
+
+def test_a_created_webhook_works_at_its_address_at_once(sandbox: Sandbox, caller: Caller) -> None:
+    answer = caller.ask("POST", "webhooks", _hook(description="d", integrationType="custom", security={}))
+    assert answer.status_code == 201
+    webhook = answer.json()["integration"]
+    assert webhook.items() >= _hook(description="d", integrationType="custom", security={}).items()
+    assert webhook["url"] == f"{sandbox.url}/{webhook['webhookKey']}"
+    assert caller.send(webhook, {"id": "a", "name": "A"}) == 202
+    assert sandbox.held()[RESOURCE]["a"]["title"] == "A"
+    assert caller.ask("GET", "webhooks/mine").json()["integration"] == webhook
+
+
+def test_a_webhook_without_an_identifier_gets_one(caller: Caller) -> None:
+    webhook = caller.ask("POST", "webhooks", {"title": "T", "enabled": True}).json()["integration"]
+    assert caller.ask("GET", f"webhooks/{webhook['identifier']}").json()["integration"] == webhook
+
+
+def test_the_webhook_of_the_guide_is_listed_with_what_it_was_made_of(sandbox: Sandbox, caller: Caller) -> None:
+    (webhook,) = caller.ask("GET", "webhooks").json()["integrations"]
+    environment = sandbox.environment()
+    assert (webhook["identifier"], webhook["enabled"]) == (WEBHOOK, True)
+    assert webhook["url"] == environment["PORT_WEBHOOK_INGEST_URL"]
+    assert webhook["security"]["secret"] == environment["PORT_WEBHOOK_SECRET"]
+    assert len(webhook["mappings"]) == 6
+
+
+def test_patched_mappings_are_in_force_at_once(sandbox: Sandbox, caller: Caller) -> None:
+    before = caller.ask("GET", f"webhooks/{WEBHOOK}").json()["integration"]
+    answer = caller.ask("PATCH", f"webhooks/{WEBHOOK}", {"mappings": _hook()["mappings"], "security": {}})
+    assert answer.status_code == 200
+    after = answer.json()["integration"]
+    assert after == before | {"mappings": _hook()["mappings"], "security": {}}
+    assert caller.send(after, {"id": "a"}) == 202
+    assert list(sandbox.held()[RESOURCE]) == ["a"]
+
+
+def test_a_put_webhook_takes_the_place_of_the_one_there_is(caller: Caller) -> None:
+    before = caller.ask("POST", "webhooks", _hook(description="d")).json()["integration"]
+    after = caller.ask("PUT", "webhooks/mine", {"title": "New", "enabled": True}).json()["integration"]
+    assert (after["title"], after["mappings"], "description" in after) == ("New", [], False)
+    assert (after["webhookKey"], after["url"]) == (before["webhookKey"], before["url"])
+    _is_error(caller.ask("PUT", "webhooks/mine", {"title": "New"}), 422)
+
+
+def test_a_disabled_webhook_accepts_events_and_drops_them(sandbox: Sandbox, caller: Caller) -> None:
+    webhook = caller.ask("POST", "webhooks", _hook(enabled=False)).json()["integration"]
+    assert caller.send(webhook, {"id": "a"}) == 202
+    assert (sandbox.held()[RESOURCE], sandbox.port.events) == ({}, 0)
+    caller.ask("PATCH", "webhooks/mine", {"enabled": True})
+    assert caller.send(webhook, {"id": "a"}) == 202
+    assert list(sandbox.held()[RESOURCE]) == ["a"]
+
+
+def test_a_deleted_webhook_is_reached_no_more(caller: Caller) -> None:
+    webhook = caller.ask("POST", "webhooks", _hook()).json()["integration"]
+    assert caller.ask("DELETE", "webhooks/mine").json() == {"ok": True}
+    assert caller.send(webhook, {"id": "a"}) == 404
+
+
+def test_a_secret_without_the_name_of_a_header_fits_no_event(caller: Caller) -> None:
+    webhook = caller.ask("POST", "webhooks", _hook(security={"secret": "s", "signaturePrefix": None})).json()
+    assert caller.send(webhook["integration"], {"id": "a"}) == 401
+
+
+def test_a_webhook_that_is_there_is_not_created_again(refused: Caller) -> None:
+    _is_error(refused.ask("POST", "webhooks", _hook(identifier=WEBHOOK)), 409)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_a_webhook_that_is_not_there(refused: Caller, method: str) -> None:
+    _is_error(refused.ask(method, "webhooks/nobody", _hook(identifier="nobody")), 404)
+
+
+def _mapped(**parts: Any) -> Json:
+    return {"mappings": [_hook()["mappings"][0] | parts]}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"identifier": "x" * 31},
+        {"title": "x" * 31},
+        {"title": None},
+        {"description": "x" * 201},
+        {"enabled": None},
+        {"colour": "red"},
+        {"integrationType": "other"},
+        {"security": {"signatureAlgorithm": "md5"}},
+        {"security": {"password": "x"}},
+        {"security": {"secret": 1}},
+        {"mappings": {}},
+        {"mappings": [1]},
+        {"mappings": [{"blueprint": RESOURCE}]},
+        {"mappings": [{"entity": {"identifier": ".a"}}]},
+        _mapped(colour="red"),
+        _mapped(filter=True),
+        _mapped(entity={"title": ".a"}),
+        _mapped(entity={"identifier": ".a", "colour": "red"}),
+        _mapped(operation="replace"),
+        _mapped(operation={"type": "create", "deleteDependents": True}),
+        _mapped(operation={"type": "delete", "deleteDependents": 1}),
+        _mapped(operation="delete", entity={"identifier": ".a", "title": ".b"}),
+    ],
+)
+def test_a_webhook_that_does_not_fit_the_route(refused: Caller, parts: Json) -> None:
+    _is_error(refused.ask("POST", "webhooks", _hook(**parts)), 422)
+    _is_error(refused.ask("GET", "webhooks/mine"), 404)
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        {"identifier": ".a", "icon": "Azure"},
+        {"identifier": {"combinator": "and", "rules": []}},
+        {"identifier": ".a", "relations": {"resourceGroup": {"combinator": "and", "rules": []}}},
+    ],
+)
+def test_a_mapping_that_the_sandbox_does_not_play_is_not_taken(refused: Caller, entity: Json) -> None:
+    _is_error(refused.ask("POST", "webhooks", _hook(**_mapped(entity=entity))), 501)
+
+
+@pytest.mark.parametrize("path", [f"blueprints/{GROUP}", f"webhooks/{WEBHOOK}"])
+def test_a_new_identifier_for_what_there_is_is_not_played(refused: Caller, path: str) -> None:
+    _is_error(refused.ask("PATCH", path, {"identifier": "other"}), 501)
+
+
+# -- entities
+
+
+def _path(identifier: str, blueprint: str = RESOURCE) -> str:
+    return f"blueprints/{blueprint}/entities/{quote(identifier, safe='')}"
+
+
+def test_a_created_entity_is_answered_and_found_again(caller: Caller) -> None:
+    entity = {"identifier": "/a", "title": "A", "properties": {"type": "t", "tags": {}}, "relations": {}}
+    answer = caller.create(entity, query="upsert=false")
+    assert (answer.status_code, answer.json()) == (201, {"ok": True, "entity": entity})
+    assert caller.ask("GET", _path("/a")).json() == {"ok": True, "entity": entity}
+    _is_error(caller.ask("GET", f"blueprints/{RESOURCE}/entities//a"), 404)  # its slash is not encoded
+    _is_error(caller.ask("GET", _path("/b")), 404)
+
+
+def test_an_entity_that_is_there_is_a_conflict_without_upsert(sandbox: Sandbox, caller: Caller) -> None:
+    sandbox.put_entity(RESOURCE, "/a", "A")
+    _is_error(caller.create({"identifier": "/a", "title": "B"}, query="upsert=false&merge=true"), 409)
+    assert sandbox.held()[RESOURCE]["/a"]["title"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("upsert=true", {"title": None, "properties": {"tags": {}}, "relations": {}}),
+        (
+            "upsert=true&merge=true",
+            {"title": "A", "properties": {"type": "t", "tags": {}}, "relations": {"resourceGroup": "/g"}},
+        ),
+    ],
+)
+def test_an_upsert_replaces_the_entity_or_merges_into_it(
+    sandbox: Sandbox, caller: Caller, query: str, left: Json
+) -> None:
+    sandbox.put_entity(RESOURCE, "/a", "A", {"type": "t"}, {"resourceGroup": "/g"})
+    assert caller.create({"identifier": "/a", "properties": {"tags": {}}}, query=query).status_code == 201
+    assert sandbox.held()[RESOURCE]["/a"] == left
+
+
+def test_a_relation_to_nothing_is_refused_unless_its_target_is_to_be_created(sandbox: Sandbox, caller: Caller) -> None:
+    entity = {"identifier": "/a", "relations": {"resourceGroup": "/g"}}
+    _is_error(caller.create(entity), 404)
+    assert sandbox.held()[RESOURCE] == {}
+    assert caller.create(entity, query="upsert=true&create_missing_related_entities=true").status_code == 201
+    assert sandbox.held()[GROUP] == {"/g": {"title": "/g", "properties": {}, "relations": {}}}
+    assert sandbox.held()[RESOURCE]["/a"]["relations"] == {"resourceGroup": "/g"}
+
+
+def test_an_entity_that_is_only_validated_is_not_written(sandbox: Sandbox, caller: Caller) -> None:
+    query = "upsert=true&create_missing_related_entities=true&validation_only=true"
+    entity = {"identifier": "/a", "relations": {"resourceGroup": "/g"}}
+    assert caller.create(entity, query=query).status_code == 201
+    _is_error(caller.create(entity | {"properties": {"colour": "red"}}, query=query), 422)
+    assert not any(sandbox.held().values())
+
+
+def test_what_a_blueprint_requires_an_entity_must_have(sandbox: Sandbox, caller: Caller) -> None:
+    schema = {"properties": {"size": {"type": "number"}}, "required": ["size"]}
+    caller.ask("POST", "blueprints", _blueprint(schema=schema, relations=_relation(required=True)))
+    sandbox.put_entity(RESOURCE, "/h")
+    whole = {"identifier": "a", "properties": {"size": 1}, "relations": {"host": "/h"}}
+    _is_error(caller.create(whole | {"properties": {}}, "disk"), 422)
+    _is_error(caller.create(whole | {"relations": {}}, "disk"), 422)
+    assert caller.create(whole, "disk").status_code == 201
+    assert caller.create({"identifier": "a"}, "disk", "upsert=true&merge=true").status_code == 201
+
+
+@pytest.mark.parametrize(
+    "query", ["", "upsert=1", "merge=true", "upsert=true&merge=yes", "upsert=true&validation_only="]
+)
+def test_a_query_that_does_not_fit_an_upsert(refused: Caller, query: str) -> None:
+    _is_error(refused.create({"identifier": "a"}, query=query), 422)
+    _is_error(refused.upsert({"identifier": "a"}, query=query), 422)
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        [],
+        {},
+        {"identifier": None},
+        {"identifier": "a b"},
+        {"identifier": "x" * 1001},
+        {"identifier": "a", "title": None},
+        {"identifier": "a", "properties": []},
+        {"identifier": "a", "relations": {"resourceGroup": 1}},
+        {"identifier": "a", "relations": {"resourceGroup": "a b"}},
+    ],
+)
+def test_an_entity_that_does_not_fit_the_route_takes_its_neighbours_along(refused: Caller, entity: Any) -> None:
+    _is_error(refused.create(entity), 422)
+    _is_error(refused.upsert({"identifier": "good"}, entity), 422)
+    _is_error(refused.ask("GET", _path("good")), 404)
+
+
+@pytest.mark.parametrize("entity", [{"identifier": {"combinator": "and", "rules": []}}])
+def test_an_entity_that_is_searched_for_is_not_played(refused: Caller, entity: Json) -> None:
+    _is_error(refused.create(entity), 501)
+
+
+def test_a_bulk_says_of_each_entity_whether_it_is_new(sandbox: Sandbox, caller: Caller) -> None:
+    sandbox.put_entity(RESOURCE, "/a", "old")
+    answer = caller.upsert({"identifier": "/a", "title": "A"}, {"identifier": "/b", "title": "B"})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ok": True,
+        "entities": [
+            {"created": False, "identifier": "/a", "index": 0},
+            {"created": True, "identifier": "/b", "index": 1},
+        ],
+        "errors": [],
+    }
+    assert [one["title"] for one in sandbox.held()[RESOURCE].values()] == ["A", "B"]
+
+
+def test_a_bulk_writes_what_it_can_and_says_what_it_cannot(sandbox: Sandbox, caller: Caller) -> None:
+    answer = caller.upsert(
+        {"identifier": "/a", "relations": {"resourceGroup": "/nowhere"}},
+        {"identifier": "/b"},
+        {"identifier": "/c", "properties": {"colour": "red"}},
+        {"identifier": "/d", "properties": {"type": 1}},
+    )
+    assert answer.status_code == 207
+    said = answer.json()
+    assert [(one["identifier"], one["index"]) for one in said["entities"]] == [("/b", 1)]
+    errors = [(one["identifier"], one["index"], one["statusCode"]) for one in said["errors"]]
+    assert errors == [("/a", 0, 404), ("/c", 2, 422), ("/d", 3, 422)]
+    assert all(one.keys() == {"identifier", "index", "statusCode", "error", "message"} for one in said["errors"])
+    assert said["ok"] is False
+    assert list(sandbox.held()[RESOURCE]) == ["/b"]
+    assert sandbox.rest.items == {"upserted": 1, "refused": 3}
+
+
+def test_a_bulk_without_upsert_refuses_what_is_there(sandbox: Sandbox, caller: Caller) -> None:
+    sandbox.put_entity(RESOURCE, "/a", "A")
+    said = caller.upsert({"identifier": "/a"}, {"identifier": "/b"}, query="upsert=false").json()
+    assert [one["statusCode"] for one in said["errors"]] == [409]
+    assert list(sandbox.held()[RESOURCE]) == ["/a", "/b"]
+
+
+@pytest.mark.parametrize(("count", "status"), [(0, 422), (20, 200), (21, 422)])
+def test_a_bulk_has_1_to_20_entities(caller: Caller, count: int, status: int) -> None:
+    assert caller.upsert(*({"identifier": f"/{n}"} for n in range(count))).status_code == status
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", {}, {"entities": {}}, {"entities": [{"identifier": "a"}], "more": 1}])
+def test_a_bulk_that_does_not_fit_the_route(refused: Caller, body: Any) -> None:
+    _is_error(refused.ask("POST", f"blueprints/{RESOURCE}/entities/bulk?upsert=true", body), 422)
+
+
+def test_a_bulk_may_have_one_mebibyte(caller: Caller) -> None:
+    empty = len(b'{"entities": [{"identifier": "a", "title": ""}]}')
+    title = b"x" * (MAX_BODY_BYTES - empty)
+    path = f"blueprints/{RESOURCE}/entities/bulk?upsert=true"
+    fits = b'{"entities": [{"identifier": "a", "title": "' + title + b'"}]}'
+    assert caller.ask("POST", path, fits).status_code == 200
+    _is_error(caller.ask("POST", path, fits + b" "), 413)
+
+
+def test_entities_of_no_blueprint(refused: Caller) -> None:
+    _is_error(refused.create({"identifier": "a"}, "nowhere"), 404)
+    _is_error(refused.upsert({"identifier": "a"}, blueprint="nowhere"), 404)
+    _is_error(refused.delete("a", blueprint="nowhere"), 404)
+    _is_error(refused.ask("GET", _path("a", "nowhere")), 404)
+
+
+def test_one_entity_is_deleted_once(sandbox: Sandbox, caller: Caller) -> None:
+    sandbox.put_entity(RESOURCE, "/a")
+    _is_error(caller.ask("DELETE", _path("/a")), 422)
+    assert caller.ask("DELETE", _path("/a") + "?delete_dependents=false").json() == {"ok": True}
+    _is_error(caller.ask("DELETE", _path("/a") + "?delete_dependents=false"), 404)
+
+
+@pytest.fixture
+def family(sandbox: Sandbox) -> Sandbox:
+    """A group with one resource, and one without any."""
+    sandbox.put_entity(GROUP, "/g")
+    sandbox.put_entity(GROUP, "/empty")
+    sandbox.put_entity(RESOURCE, "/r", relations={"resourceGroup": "/g"})
+    return sandbox
+
+
+def test_a_delete_takes_dependents_only_when_told(family: Sandbox, caller: Caller) -> None:
+    _is_error(caller.ask("DELETE", _path("/g", GROUP) + "?delete_dependents=false"), 422)
+    assert list(family.held()[RESOURCE]) == ["/r"]
+    assert caller.ask("DELETE", _path("/g", GROUP) + "?delete_dependents=true").status_code == 200
+    assert family.held()[RESOURCE] == {}
+
+
+def test_a_bulk_delete_names_what_was_there(family: Sandbox, caller: Caller) -> None:
+    answer = caller.delete("/empty", "/nowhere", "/g", "/g", blueprint=GROUP)
+    assert (answer.status_code, answer.json()) == (200, {"ok": True, "deletedEntities": ["/empty", "/g"]})
+    assert not any(family.held().values())
+
+
+def test_a_bulk_delete_deletes_nothing_where_one_has_dependents(family: Sandbox, caller: Caller) -> None:
+    _is_error(caller.delete("/empty", "/g", blueprint=GROUP, dependents="false"), 422)
+    assert list(family.held()[GROUP]) == ["/g", "/empty"]
+
+
+@pytest.mark.parametrize(("count", "status"), [(0, 422), (1, 200), (100, 200), (101, 422)])
+def test_a_bulk_delete_has_1_to_100_identifiers(refused: Caller, count: int, status: int) -> None:
+    assert refused.delete(*(f"/{n}" for n in range(count))).status_code == status
+
+
+def test_a_bulk_delete_that_does_not_fit_the_route(refused: Caller) -> None:
+    _is_error(refused.delete("a", dependents="maybe"), 422)
+    _is_error(refused.delete(1), 422)
+    _is_error(refused.ask("POST", f"blueprints/{RESOURCE}/bulk/entities/delete", {"entities": ["a"]}), 422)
+
+
+def test_count_only_acknowledges_bulks_and_stores_nothing(
+    sandbox: Sandbox, client: SandboxClient, caller: Caller
+) -> None:
+    client.count_only()
+    said = caller.upsert({"identifier": "/a", "relations": {"resourceGroup": "/g"}}, {"identifier": "/b"}).json()
+    assert [one["created"] for one in said["entities"]] == [True, True]
+    assert caller.delete("/a", "/b", "/c").json() == {"ok": True, "deletedEntities": ["/a", "/b", "/c"]}
+    assert client.state()["port_api_items"] == {"upserted": 2, "deleted": 3}
+    assert not any(sandbox.held().values())
+
+
 # -- limits, faults and neighbours
 
 
@@ -330,6 +812,36 @@ def test_every_answer_says_how_much_is_left(sandbox: Sandbox, anonymous: Caller)
         assert answer.headers["x-ratelimit-limit"] == "3"
         assert answer.headers["x-ratelimit-period"] == "60"
         assert answer.headers["x-ratelimit-reset"] == str(int(NOW.timestamp()) + 60)
+
+
+def test_the_reset_is_given_in_seconds_from_now_on_order(client: SandboxClient, caller: Caller) -> None:
+    client.throttle_api(3, 60)
+    client.give_api_reset("seconds")
+    assert caller.search().headers["x-ratelimit-reset"] == "60"
+    client.advance_clock(20)
+    assert caller.search().headers["x-ratelimit-reset"] == "40"
+    client.give_api_reset("epoch")
+    assert caller.search().headers["x-ratelimit-reset"] == str(int(NOW.timestamp()) + 60)
+
+
+def test_each_kind_of_route_has_its_published_limit(caller: Caller) -> None:
+    limits = {
+        "100": caller.sign_in(),
+        "10000": caller.create({"identifier": "a"}),
+        "35000": caller.upsert({"identifier": "a"}),
+        "15000": caller.ask("GET", "blueprints"),
+    }
+    for limit, answer in limits.items():
+        assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-period"]) == (limit, "300")
+
+
+def test_single_upserts_come_in_bursts_of_200(client: SandboxClient, caller: Caller) -> None:
+    statuses = [caller.create({"identifier": "a"}).status_code for _ in range(201)]
+    assert statuses == [201] * 200 + [429]
+    assert caller.create({"identifier": "a"}).headers["Retry-After"] == "1"
+    assert caller.upsert({"identifier": "a"}).status_code == 200
+    client.advance_clock(1)
+    assert caller.create({"identifier": "a"}).status_code == 201
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -359,7 +871,7 @@ def test_faults_strike_the_rest_api(client: SandboxClient, caller: Caller) -> No
 
 
 def test_what_is_no_route_of_the_api_is_no_webhook_either(sandbox: Sandbox, caller: Caller) -> None:
-    for method, path in [("POST", "blueprints"), ("DELETE", f"blueprints/{RESOURCE}/entities/x"), ("POST", "")]:
+    for method, path in [("POST", "pages"), ("DELETE", f"blueprints/{RESOURCE}/entities"), ("POST", "")]:
         _is_error(caller.ask(method, path), 404)
     assert sandbox.port.requests.total() == 0
 
@@ -405,3 +917,39 @@ def test_the_settings_of_the_api_come_apart_from_the_others(sandbox: Sandbox, cl
     assert environment.keys() == {"PORT_CLIENT_ID", "PORT_CLIENT_SECRET", "PORT_BASE_URL"}
     assert client.api_environment() == environment
     assert not environment.keys() & sandbox.environment().keys()
+
+
+# -- an empty account
+
+
+def test_an_empty_account_is_filled_over_the_api() -> None:
+    with Sandbox(estate=False, guide=False) as sandbox, SandboxClient(sandbox.url) as client:
+        assert not any(name.startswith("PORT_") for name in client.environment())
+        caller = Caller(sandbox)
+        assert caller.sign_in().ok
+        assert caller.ask("GET", "blueprints").json() == {"ok": True, "blueprints": []}
+        assert caller.ask("GET", "webhooks").json() == {"ok": True, "integrations": []}
+        for path in ("/api/summary", "/api/children"):
+            assert requests.get(sandbox.url + path, timeout=10).status_code == 200
+        caller.ask("POST", "blueprints", _blueprint())
+        assert caller.create({"identifier": "a", "title": "A"}, "disk").status_code == 201
+        found = requests.get(f"{sandbox.url}/api/search", params={"q": "a"}, timeout=10).json()
+        assert [row["identifier"] for row in found["rows"]] == ["a"]
+        sandbox.reset(NOW)
+        assert caller.ask("GET", "blueprints").json() == {"ok": True, "blueprints": []}
+        caller.session.close()
+
+
+def test_a_reset_sandbox_has_the_guide_as_it_was(sandbox: Sandbox, caller: Caller) -> None:
+    before = [caller.ask("GET", part).json() for part in ("blueprints", "webhooks")]
+    caller.ask("PATCH", f"blueprints/{SUBSCRIPTION}", {"title": "Other"})
+    caller.ask("POST", "blueprints", _blueprint())
+    caller.ask("PATCH", f"webhooks/{WEBHOOK}", {"mappings": []})
+    caller.ask("POST", "webhooks", _hook())
+    sandbox.reset(NOW)
+    assert sandbox.rest.requests.total() == 0
+    assert [len(part) for part in (sandbox.port.catalog.blueprints, sandbox.port.webhooks)] == [3, 1]
+    after = [caller.ask("GET", part).json() for part in ("blueprints", "webhooks")]
+    for blueprint in [*before[0]["blueprints"], *after[0]["blueprints"]]:
+        del blueprint["createdAt"], blueprint["updatedAt"]
+    assert after == before

@@ -327,6 +327,82 @@ def test_a_lost_answer_is_that_of_a_request_that_was_worked_off(sandbox: Sandbox
     assert requests.post(address, json={"query": "resources"}, headers=headers, verify=verify, timeout=10).ok
 
 
+def test_a_reset_in_the_body_is_that_of_a_request_that_was_worked_off(sandbox: Sandbox, client: SandboxClient) -> None:
+    (row, *_) = sandbox.tenant.resources()
+    client.fault(Fault("port", kind="reset_mid_body"))
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        tell(sandbox, "upsert", row)
+    assert len(client.entities("azureCloudResources")) == 1
+    tell(sandbox, "upsert", row)
+
+
+def test_a_reset_in_the_body_comes_after_status_headers_and_half_of_the_body(
+    sandbox: Sandbox, client: SandboxClient
+) -> None:
+    client.fault(Fault("azure", kind="reset_mid_body"))
+    environment = sandbox.environment()
+    with requests.get(
+        f"{sandbox.azure_url}/nowhere", verify=environment["REQUESTS_CA_BUNDLE"], stream=True, timeout=10
+    ) as answer:
+        assert answer.status_code == 404
+        length = int(answer.headers["Content-Length"])
+        parts = answer.iter_content(1)
+        assert len(b"".join(next(parts) for _ in range(length // 2))) == length // 2
+        with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+            next(parts)
+
+
+def test_a_dripping_answer_is_whole_and_takes_the_clock_along(sandbox: Sandbox, client: SandboxClient) -> None:
+    began = client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
+    client.fault(Fault("port", kind="drip", drip_seconds=60))
+    answer = post(sandbox, {})
+    assert (answer.status_code, answer.json()) == (202, {"ok": True})
+    assert (sandbox.clock.now() - began).total_seconds() == 60 * len(answer.content)
+
+
+def test_the_rest_of_a_dripping_answer_may_come_at_once(sandbox: Sandbox, client: SandboxClient) -> None:
+    """What drips to its end takes a clock along that runs ahead of a client who gave up long ago."""
+    began = client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
+    client.fault(Fault("port", kind="drip", drip_seconds=60, drip_bytes=3))
+    assert post(sandbox, {}).json() == {"ok": True}
+    assert (sandbox.clock.now() - began).total_seconds() == 180
+
+
+def test_a_hanging_request_is_not_answered_and_not_worked_off(sandbox: Sandbox, client: SandboxClient) -> None:
+    client.fault(Fault("port", kind="hang"))
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.post(sandbox.environment()["PORT_WEBHOOK_INGEST_URL"], json={}, timeout=0.05)
+    assert client.state()["port"]["requests"] == {}
+    assert post(sandbox, {}).status_code == 202
+
+
+@pytest.mark.parametrize(("ordered", "status"), [(None, 200), (202, 202)])
+def test_an_answer_that_is_no_json_is_that_of_a_request_left_undone(
+    sandbox: Sandbox, client: SandboxClient, ordered: int | None, status: int
+) -> None:
+    client.fault(Fault("port", "invalid_json", status=ordered))
+    answer = post(sandbox, {})
+    assert answer.status_code == status
+    with pytest.raises(requests.exceptions.JSONDecodeError):
+        answer.json()
+    assert client.state()["port"]["requests"] == {}
+
+
+def test_a_webhook_that_drops_accepts_and_does_nothing(sandbox: Sandbox, client: SandboxClient) -> None:
+    (row, *_) = sandbox.tenant.resources()
+    client.fault(Fault("port", kind="drop", method="POST", in_body='"upsert"', times=2))
+    tell(sandbox, "upsert", row)
+    tell(sandbox, "upsert", row)
+    assert client.entities("azureCloudResources") == {}
+    tell(sandbox, "upsert", row)
+    assert len(client.entities("azureCloudResources")) == 1
+
+
+def test_a_fault_of_no_known_kind_is_refused(client: SandboxClient) -> None:
+    with pytest.raises(SandboxError, match="no fault 'explode'"):
+        client._ask("POST", "faults", {"side": "port", "kind": "explode"})
+
+
 def test_the_sandbox_can_be_reached_while_everything_fails(sandbox: Sandbox, client: SandboxClient) -> None:
     client.fault(Fault("port", times=None))
     assert client.state()["port"]["requests"] == {}
@@ -386,6 +462,14 @@ def test_port_is_throttled_counted_and_made_strict_on_order(sandbox: Sandbox, cl
     assert client.state()["port"]["requests"] == {"202": 6, "429": 1}
     with pytest.raises(SandboxError, match="no blueprint 'x'"):
         client.entities("x")
+
+
+def test_webhooks_create_the_targets_of_relations_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
+    client.create_missing_targets()
+    (row, _) = sandbox.tenant.resources()
+    tell(sandbox, "upsert", row)
+    assert [one["relations"] for one in client.entities("azureResourceGroup").values()] == [{}]
+    assert client.failures() == []
 
 
 def test_the_quota_of_resource_graph_is_set_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
@@ -539,6 +623,17 @@ def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: st
     assert all(f"export {name}={value}" in said for name, value in told["environment"].items())
     assert "Traceback" not in said
     assert not announced.exists()
+
+
+def test_the_command_serves_an_empty_account_when_told(tmp_path: Path) -> None:
+    announced = tmp_path / "sandbox.json"
+    with start(tmp_path, "--empty-port", "--stop-with-stdin") as process:
+        until(lambda: announced.exists() or process.poll() is not None)
+        told = json.loads(announced.read_text())
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert not any(name.startswith("PORT_") for name in told["environment"])
 
 
 def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:

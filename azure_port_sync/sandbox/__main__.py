@@ -18,6 +18,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(".sandbox"), help="for certificates and sandbox.json")
     parser.add_argument("--drift", type=float, metavar="SECONDS", help="change something in the tenant every so often")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the tenant and its changes")
+    parser.add_argument("--empty-port", action="store_true", help="a Port without the guide's blueprints and webhook")
     parser.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input closes")
     return parser.parse_args()
 
@@ -58,6 +59,7 @@ def main() -> None:
             azure_port=arguments.azure_port,
             port_port=arguments.port_port,
             seed=arguments.seed,
+            guide=not arguments.empty_port,
             drift_seconds=arguments.drift,
         )
     except OSError as error:  # a port that is taken, a folder that cannot be written

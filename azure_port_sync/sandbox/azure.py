@@ -54,7 +54,7 @@ def azure_app(
             Route("/providers/Microsoft.ResourceGraph/resources", graph.resources, methods=["POST"]),
         ]
     )
-    app.state.graph = graph
+    app.state.graph, app.state.authority = graph, authority
     return app
 
 
@@ -69,6 +69,11 @@ class Authority:
         self._client_id = client_id
         self._client_secret = client_secret
         self._expiry: dict[str, float] = {}
+
+    @property
+    def tokens(self) -> list[str]:
+        """All that have been given out."""
+        return list(self._expiry)
 
     async def configuration(self, request: Request) -> Response:
         """The OpenID configuration of the tenant, at whatever address this server is reached."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import requests
 
@@ -77,7 +77,7 @@ class SandboxClient:
         self._ask("DELETE", "faults")
 
     def count_only(self, on: bool = True) -> None:
-        """Acknowledge and count events without mapping them."""
+        """Acknowledge and count events, and the API's upserts and deletes, without mapping or storing them."""
         self._ask("POST", "port", {"count_only": on})
 
     def throttle(self, limit: int, window_seconds: float, *, retry_after: bool = True) -> None:
@@ -89,14 +89,20 @@ class SandboxClient:
         """No limit any more."""
         self._ask("POST", "port", {"throttle": None})
 
-    def throttle_api(self, limit: int, window_seconds: float, *, retry_after: bool = True) -> None:
-        """The same for Port's REST API."""
-        throttle = {"limit": limit, "window_seconds": window_seconds, "retry_after": retry_after}
+    def throttle_api(
+        self, limit: int, window_seconds: float, *, retry_after: bool = True, burst: int | None = None
+    ) -> None:
+        """The same for Port's REST API, and if given never more than `burst` at once."""
+        throttle = {"limit": limit, "window_seconds": window_seconds, "retry_after": retry_after, "burst": burst}
         self._ask("POST", "port", {"api_throttle": throttle})
 
     def lift_api_throttle(self) -> None:
         """No limit but the published one any more."""
         self._ask("POST", "port", {"api_throttle": None})
+
+    def give_api_reset(self, form: Literal["epoch", "seconds"]) -> None:
+        """Give `x-ratelimit-reset` in seconds since 1970 ("epoch", the usual) or in "seconds" from now."""
+        self._ask("POST", "port", {"api_reset": form})
 
     def revoke_tokens(self) -> None:
         """No access token that Port's REST API has given out is good any more."""
@@ -121,6 +127,10 @@ class SandboxClient:
     def quota(self, limit: int | None, *, retry_after: bool = True) -> None:
         """Resource Graph's requests per 5 seconds (None: no limit), and whether its 429 says how long to wait."""
         self._ask("POST", "azure", {"quota": limit, "retry_after": retry_after})
+
+    def create_missing_targets(self) -> None:
+        """Let webhooks add the entities that a relation points to and that do not exist."""
+        self._ask("POST", "port", {"missing_targets": "create"})
 
     def refuse_missing_targets(self, on: bool = True) -> None:
         """Refuse entities whose relation points to nothing, instead of keeping the relation."""

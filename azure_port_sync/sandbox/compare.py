@@ -143,7 +143,7 @@ def _listed(heading: str, items: list[str], shown: int) -> list[str]:
 def differences(expected: Mapping[str, Mapping[str, Row]], actual: Mapping[str, Mapping[str, Row]]) -> Differences:
     """Where `actual` differs; both are {blueprint: {identifier: {title, properties, relations}}}."""
     missing, extra, different, counts = {}, {}, {}, {}
-    for blueprint in sorted(expected.keys() | actual.keys(), key=_position):
+    for blueprint in sorted(expected.keys() | actual.keys(), key=blueprint_position):
         wanted, held = expected.get(blueprint, {}), actual.get(blueprint, {})
         missing[blueprint] = sorted(wanted.keys() - held.keys())
         extra[blueprint] = sorted(held.keys() - wanted.keys())
@@ -154,7 +154,8 @@ def differences(expected: Mapping[str, Mapping[str, Row]], actual: Mapping[str, 
     return Differences(missing, extra, different, counts)
 
 
-def _position(blueprint: str) -> tuple[int, str]:
+def blueprint_position(blueprint: str) -> tuple[int, str]:
+    """Where a blueprint comes in a list: the guide's in their order, then all others."""
     return (BLUEPRINTS.index(blueprint) if blueprint in BLUEPRINTS else len(BLUEPRINTS), blueprint)
 
 

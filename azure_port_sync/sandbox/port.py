@@ -22,10 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from azure_port_sync.sandbox.jq_dialect import Program, embed
+from azure_port_sync.port.mapping import Target, WebhookMapping
 
 MAX_BODY_BYTES = 512 * 1024
-MAX_ITEMS = 500
 MAX_IDENTIFIER_LENGTH = 1000
 
 Json = dict[str, Any]
@@ -42,6 +41,10 @@ class Clock(Protocol):
 
 class RefusedError(Exception):
     """Port does not write this entity, for the reason given."""
+
+
+class MissingTargetError(RefusedError):
+    """A relation of the entity leads to an entity that does not exist."""
 
 
 # The pattern is ^(?!\.{1,2}$)[\p{L}0-9@_.+:\\/=-]+$ (`re` has no \p{L}: letters beyond ASCII are looked up).
@@ -155,18 +158,22 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+MissingTargets = Literal["keep", "refuse", "create"]
+
+
 class Catalog:
     """Blueprints and their entities, and who depends on whom.
 
     `missing_targets` says what becomes of a relation whose target does not exist, which Port's documentation leaves
-    open for webhooks: "keep" (the default) keeps the relation, "refuse" refuses the entity.
+    open for webhooks: "keep" (the default) keeps the relation, "refuse" refuses the entity, "create" adds the target,
+    with nothing but its identifier and the same as its title.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.lock = RLock()
         self.version = 0
-        self.missing_targets: Literal["keep", "refuse"] = "keep"
+        self.missing_targets: MissingTargets = "keep"
         self.blueprints: dict[str, Json] = {}
         self.entities: dict[str, dict[str, Entity]] = {}
         self.counts: dict[str, Counter[str]] = {}
@@ -188,12 +195,42 @@ class Catalog:
             self._dependents.clear()
             self.version += 1
 
-    def add_blueprint(self, blueprint: Json) -> None:
-        """Take a blueprint as `POST /v1/blueprints` would."""
+    def remove_all(self) -> None:
+        """No blueprint, and so no entity either."""
         with self.lock:
-            self.blueprints[blueprint["identifier"]] = blueprint
-            self.entities.setdefault(blueprint["identifier"], {})
-            self.counts.setdefault(blueprint["identifier"], Counter())
+            self.clear()
+            for part in (self.blueprints, self.entities, self.counts):
+                part.clear()
+
+    def add_blueprint(self, blueprint: Json) -> None:
+        """Take a blueprint as `POST` and `PUT /v1/blueprints` would.
+
+        Where it takes the place of another, entities lose the values of properties and relations that are no more,
+        and of relations that now lead to another blueprint. What Port does with them is not documented.
+        """
+        with self.lock:
+            identifier = blueprint["identifier"]
+            now = iso(self._clock.now())
+            old = self.blueprints.get(identifier)
+            stamps = {"createdAt": old["createdAt"] if old else now, "updatedAt": now}
+            new = {**_BLUEPRINT_DEFAULTS, **blueprint, **stamps, "createdBy": "sandbox", "updatedBy": "sandbox"}
+            self.entities.setdefault(identifier, {})
+            self.counts.setdefault(identifier, Counter())
+            self.version += 1
+            if old is not None:
+                self._fit_entities(identifier, old, new)
+            self.blueprints[identifier] = new
+
+    def remove_blueprint(self, identifier: str) -> None:
+        """Take a blueprint away; RefusedError while it has entities or another's relation leads to it."""
+        with self.lock:
+            if self._entities(identifier):
+                raise RefusedError(f"the blueprint has {len(self.entities[identifier])} entities")
+            for other in self.blueprints.values():
+                if other["identifier"] != identifier and identifier in _targets_of(other).values():
+                    raise RefusedError(f"a relation of {other['identifier']!r} leads to the blueprint")
+            for part in (self.blueprints, self.entities, self.counts):
+                del part[identifier]
             self.version += 1
 
     def upsert(
@@ -205,16 +242,30 @@ class Catalog:
         relations: Json,
         *,
         merge: bool = True,
-    ) -> None:
-        """Create the entity, or merge what is given into it (or put it in its place).
+        missing_targets: MissingTargets | None = None,
+        validation_only: bool = False,
+    ) -> bool:
+        """Create the entity, or merge what is given into it (or put it in its place); whether it is a new one.
 
-        RefusedError when Port would not write it.
+        RefusedError when Port would not write it. `missing_targets` goes before the catalog's own.
         """
         with self.lock:
+            rule = missing_targets or self.missing_targets
             known = self._check(blueprint, identifier, properties, relations)
             key = (blueprint, check_identifier(identifier))
             title = title if isinstance(title, str) else None
             old = known.get(key[1])
+            missing = [] if rule == "keep" else self._missing(key, relations)
+            if old is not None and merge:
+                properties, relations = old.properties | properties, old.relations | relations
+            self._check_required(blueprint, properties, relations)
+            if missing and rule == "refuse":
+                name, target = missing[0]
+                raise MissingTargetError(f"the relation {name!r} points to {target[1]}, which does not exist")
+            for _, target in missing:
+                self.upsert(*target, target[1], {}, {}, validation_only=validation_only)
+            if validation_only:
+                return old is None
             now = self._clock.now()
             if old is None:
                 entity = Entity(blueprint, key[1], title, properties, relations, now, now)
@@ -222,21 +273,19 @@ class Catalog:
                 operation: Operation = "created"
             else:
                 entity = old
-                if merge:
-                    properties, relations = old.properties | properties, old.relations | relations
                 if (title, properties, relations) == (old.title, old.properties, old.relations):
                     self.counts[blueprint]["unchanged"] += 1
-                    return
+                    return False
                 self._unlink(entity)
                 entity.title, entity.properties, entity.relations = title, properties, relations
                 entity.updated_at = now
                 operation = "updated"
             entity.index()
-            for target in self._targets(entity):
-                self._dependents.setdefault(target, {})[key] = None
+            self._link(entity)
             self.counts[blueprint][operation] += 1
             self.version += 1
             self.activity.append(Activity(now, operation, blueprint, key[1], entity.title))
+            return old is None
 
     def delete(self, blueprint: str, identifier: object, *, dependents: bool) -> None:
         """Delete the entity and, unless told not to, all that depends on it, however far."""
@@ -285,11 +334,7 @@ class Catalog:
 
     def targets(self, entity: Entity) -> Iterator[tuple[str, Key]]:
         """The relations of an entity that point somewhere: (relation, target)."""
-        relations = self.blueprints[entity.blueprint].get("relations", {})
-        for name, value in entity.relations.items():
-            for identifier in value if isinstance(value, list) else [value]:
-                if identifier is not None:
-                    yield name, (relations[name]["target"], identifier)
+        return self._leads(entity.blueprint, entity.relations)
 
     def unattached(self) -> Iterator[Entity]:
         """The entities whose relation leads to nothing the catalog holds."""
@@ -306,6 +351,29 @@ class Catalog:
             for entity in self.entities[one].values()
             if all(word in entity.search_text for word in wanted)
         ]
+
+    def _leads(self, blueprint: str, relations: Json) -> Iterator[tuple[str, Key]]:
+        targets = _targets_of(self.blueprints[blueprint])
+        for name, value in relations.items():
+            for identifier in value if isinstance(value, list) else [value]:
+                if identifier is not None:
+                    yield name, (targets[name], identifier)
+
+    def _missing(self, key: Key, relations: Json) -> list[tuple[str, Key]]:
+        found = self._leads(key[0], relations)
+        return [(name, target) for name, target in found if target != key and not self.exists(target)]
+
+    def _fit_entities(self, identifier: str, old: Json, new: Json) -> None:
+        lost = old["schema"]["properties"].keys() - new["schema"]["properties"].keys()
+        cut = {name for name, target in _targets_of(old).items() if _targets_of(new).get(name) != target}
+        if not lost and not cut:
+            return
+        for entity in self.entities[identifier].values():
+            self._unlink(entity)
+            entity.properties = {name: value for name, value in entity.properties.items() if name not in lost}
+            entity.relations = {name: value for name, value in entity.relations.items() if name not in cut}
+            self._link(entity)
+            entity.index()
 
     def _drop(self, doomed: list[Key], cause: Entity) -> None:
         for blueprint, identifier in doomed:
@@ -344,11 +412,22 @@ class Catalog:
             return
         for identifier in value if isinstance(value, list) and relation.get("many") else [value]:
             try:
-                target = check_identifier(identifier)
+                check_identifier(identifier)
             except RefusedError as reason:
                 raise RefusedError(f"the relation {name!r}: {reason}") from None
-            if self.missing_targets == "refuse" and not self.exists((relation["target"], target)):
-                raise RefusedError(f"the relation {name!r} points to {target}, which does not exist")
+
+    def _check_required(self, blueprint: str, properties: Json, relations: Json) -> None:
+        schema = self.blueprints[blueprint]
+        for name in schema["schema"].get("required", []):
+            if properties.get(name) is None:
+                raise RefusedError(f"the blueprint wants the property {name!r}")
+        for name, relation in schema.get("relations", {}).items():
+            if relation.get("required") and relations.get(name) is None:
+                raise RefusedError(f"the blueprint wants the relation {name!r}")
+
+    def _link(self, entity: Entity) -> None:
+        for target in self._targets(entity):
+            self._dependents.setdefault(target, {})[entity.blueprint, entity.identifier] = None
 
     def _unlink(self, entity: Entity) -> None:
         key = (entity.blueprint, entity.identifier)
@@ -369,90 +448,84 @@ class Catalog:
             queue.extend(new)
 
 
+_BLUEPRINT_DEFAULTS: Json = {
+    "calculationProperties": {},
+    "mirrorProperties": {},
+    "aggregationProperties": {},
+    "relations": {},
+}
+
+
+def _targets_of(blueprint: Json) -> dict[str, str]:
+    """The blueprints that the relations of one lead to."""
+    return {name: relation["target"] for name, relation in blueprint.get("relations", {}).items()}
+
+
 _MAPPING_KEYS = {"blueprint", "operation", "filter", "itemsToParse", "entity"}
 _ENTITY_KEYS = {"identifier", "title", "properties", "relations"}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where the records of one mapping go."""
-
-    blueprint: str
-    operation: Literal["create", "delete"]
-    dependents: bool
 
 
 @dataclass
 class Webhook:
     """A webhook as Port keeps it: where it is reached, what it makes of an event, how events are signed.
 
-    All its mappings are one jq program: an event is parsed once, however many mappings and items there are.
+    One that is not `enabled` accepts events and drops them. `about` is the rest of what Port keeps and only shows.
     """
 
     key: str
     mappings: list[Json]
-    security: dict[str, str] = field(default_factory=dict)
+    security: Mapping[str, str | None] = field(default_factory=dict)
+    identifier: str = ""
+    enabled: bool = True
+    about: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.targets = [_target(mapping) for mapping in self.mappings]
-        parts = ", ".join(f"[{_records(mapping)}]" for mapping in self.mappings)
-        self._program = Program(f". as $context | [{parts}]")
+        self.identifier = self.identifier or self.key
+        for mapping in self.mappings:
+            _check_mapping(mapping)
+        self._mapping = WebhookMapping(self.mappings)
 
-    def records(self, context: str) -> Iterator[tuple[_Target, Json]]:
+    def records(self, context: str) -> Iterator[tuple[Target, Json]]:
         """What the mappings make of an event, in the order of the mappings."""
-        for target, records in zip(self.targets, self._program.first(context) or [], strict=False):
-            for record in records:
-                yield target, record
+        return self._mapping.records(context)
 
     def signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
-        """Whether the event carries the signature this webhook asks for; without a secret it asks for none."""
+        """Whether the event carries the signature this webhook asks for; without a secret it asks for none.
+
+        What Port does with a secret and no header's name is not documented; here no event is the right one then.
+        """
         secret = self.security.get("secret")
         if not secret:
             return True
-        algorithm = self.security.get("signatureAlgorithm", "sha256")
-        given = headers.get(self.security["signatureHeaderName"].lower(), "")
+        algorithm = self.security.get("signatureAlgorithm") or "sha256"
+        given = headers.get((self.security.get("signatureHeaderName") or "").lower(), "")
         wanted = secret if algorithm == "plain" else hmac.new(secret.encode(), body, algorithm).hexdigest()
-        return hmac.compare_digest(given.encode(), (self.security.get("signaturePrefix", "") + wanted).encode())
+        return hmac.compare_digest(given.encode(), ((self.security.get("signaturePrefix") or "") + wanted).encode())
 
 
-def _target(mapping: Json) -> _Target:
+def _check_mapping(mapping: Json) -> None:
     unknown = (mapping.keys() - _MAPPING_KEYS) | (mapping["entity"].keys() - _ENTITY_KEYS)
     if unknown:
         raise ValueError(f"the sandbox does not play these parts of a mapping: {', '.join(sorted(unknown))}")
-    operation = mapping.get("operation", "create")
-    if isinstance(operation, str):
-        operation = {"type": operation}
-    if operation["type"] not in {"create", "delete"}:
-        raise ValueError(f"a mapping's operation is create or delete, not {operation['type']!r}")
-    if operation["type"] == "delete" and mapping["entity"].keys() != {"identifier"}:
+    operation = Target.of(mapping).operation
+    if operation not in {"create", "delete"}:
+        raise ValueError(f"a mapping's operation is create or delete, not {operation!r}")
+    if operation == "delete" and mapping["entity"].keys() != {"identifier"}:
         raise ValueError("a mapping that deletes gives the entity's identifier and nothing else")
-    return _Target(mapping["blueprint"], operation["type"], operation.get("deleteDependents", True))
-
-
-def _records(mapping: Json) -> str:
-    """The jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
-    entity = mapping["entity"]
-    fields = {name: embed(entity[name]) for name in ("identifier", "title") if name in entity}
-    for name in ("properties", "relations"):
-        fields[name] = _object({key: embed(value) for key, value in entity.get(name, {}).items()})
-    record = f"if {embed(mapping.get('filter', 'true'))} == true then {_object(fields)} else empty end"
-    if "itemsToParse" not in mapping:
-        return f"$context | {record}"
-    items = f'{embed(mapping["itemsToParse"])} | if type == "array" then .[:{MAX_ITEMS}][] else empty end'
-    return f"$context | {items} | . as $item | $context + {{item: $item}} | {record}"
-
-
-def _object(members: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}"
 
 
 @dataclass(frozen=True)
 class Throttle:
-    """So many requests in a window of the sandbox's clock; what goes beyond is answered 429."""
+    """So many requests in a window of the sandbox's clock; what goes beyond is answered 429.
+
+    With `burst` there are never more than so many at once: they come back evenly over the window. What Port means by
+    its "burst" is not documented.
+    """
 
     limit: int
     window_seconds: float
     retry_after: bool = True
+    burst: int | None = None
 
 
 @dataclass(frozen=True)
@@ -475,18 +548,23 @@ def error_answer(status: int, code: str, message: str, headers: dict[str, str] |
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a throttle says to one request: its number in the window, and the seconds until that window ends."""
+    """What a throttle says to one request: its number in the window, and the seconds until that window ends.
+
+    `wait` is how long a request that came too soon after many others has to wait.
+    """
 
     throttle: Throttle
     number: int
     seconds: float
+    wait: float = 0
 
     @property
     def refusal(self) -> Answer | None:
         """The 429 of a request that is one too many."""
-        if self.number <= self.throttle.limit:
+        wait = self.wait if self.number <= self.throttle.limit else self.seconds
+        if not wait:
             return None
-        told = {"Retry-After": str(math.ceil(self.seconds))} if self.throttle.retry_after else {}
+        told = {"Retry-After": str(math.ceil(wait))} if self.throttle.retry_after else {}
         return error_answer(429, "too_many_requests", "Too many requests", told)
 
 
@@ -498,6 +576,8 @@ class Limiter:
         self._throttle = throttle
         self._start: datetime | None = None
         self._count = 0
+        self._at_once = 0.0
+        self._last: datetime | None = None
 
     def take(self) -> Allowance:
         """Count one request."""
@@ -506,11 +586,27 @@ class Limiter:
         if self._start is None or now >= self._start + window:
             self._start, self._count = now, 0
         self._count += 1
-        return Allowance(self._throttle, self._count, (self._start + window - now).total_seconds())
+        seconds = (self._start + window - now).total_seconds()
+        return Allowance(self._throttle, self._count, seconds, self._wait(now))
+
+    def _wait(self, now: datetime) -> float:
+        if self._throttle.burst is None:
+            return 0
+        per_second = self._throttle.limit / self._throttle.window_seconds
+        if self._last is not None:
+            self._at_once = max(0, self._at_once - (now - self._last).total_seconds() * per_second)
+        self._last = now
+        if self._at_once + 1 > self._throttle.burst:
+            return (self._at_once + 1 - self._throttle.burst) / per_second
+        self._at_once += 1
+        return 0
 
 
 class Port:
-    """Port's ingest host and the catalog behind it. With `count_only` it acknowledges, counts and maps nothing."""
+    """Port's ingest host and the catalog behind it. With `count_only` it acknowledges, counts and maps nothing.
+
+    `items` counts what `events` counts, but each of a batch (`{"items": [...]}`) by itself.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -519,22 +615,33 @@ class Port:
         self.count_only = False
         self.requests: Counter[int] = Counter()  # by status
         self.events = 0
+        self.items = 0
         self.bytes = 0
         self.last_arrival: datetime | None = None
         self._limiter: Limiter | None = None
 
     def add_webhook(self, webhook: Webhook) -> None:
-        """Take a webhook as `POST /v1/webhooks` would."""
+        """Take a webhook as `POST` and `PUT /v1/webhooks` would."""
         self.webhooks[webhook.key] = webhook
+
+    def webhook(self, identifier: str) -> Webhook | None:
+        """The webhook of this identifier."""
+        return next((one for one in self.webhooks.values() if one.identifier == identifier), None)
 
     def clear(self) -> None:
         """An empty catalog, nothing counted, no throttle; blueprints and webhooks stay."""
         with self.catalog.lock:
             self.catalog.clear()
             self.requests.clear()
-            self.events = self.bytes = 0
+            self.events = self.items = self.bytes = 0
             self.last_arrival = None
             self.throttle(None)
+
+    def remove_all(self) -> None:
+        """No blueprint, no entity and no webhook."""
+        with self.catalog.lock:
+            self.catalog.remove_all()
+            self.webhooks.clear()
 
     def throttle(self, throttle: Throttle | None) -> None:
         """Answer 429 beyond this limit from now on; None lifts it."""
@@ -554,6 +661,7 @@ class Port:
             return {
                 "requests": {str(status): number for status, number in sorted(self.requests.items())},
                 "events": self.events,
+                "items": self.items,
                 "bytes": self.bytes,
                 "last_arrival": iso(self.last_arrival) if self.last_arrival else None,
                 "failures_total": self.catalog.failure_count,
@@ -574,15 +682,19 @@ class Port:
         if not webhook.signed(body, headers):
             # Which status Port gives here is not documented; 401 is the sandbox's choice.
             return error_answer(401, "invalid_signature", "The signature does not match the payload")
+        if not webhook.enabled:
+            return _ACCEPTED
         self.last_arrival = self._clock.now()
         self.events += 1
-        if self.count_only:
-            return _ACCEPTED
         try:
             text = body.decode()
-            json.loads(text, parse_constant=_refuse_constant)
+            event = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return error_answer(400, "invalid_json", "The payload is not JSON")
+        batch = event.get("items") if isinstance(event, dict) else None
+        self.items += len(batch) if isinstance(batch, list) else 1
+        if self.count_only:
+            return _ACCEPTED
         # Port's context also has the headers in their original case; ASGI hands them on in lower case only.
         others = json.dumps({"headers": dict(headers), "queryParams": dict(query)})
         self._write(webhook, f'{{"body": {text}, {others[1:]}')

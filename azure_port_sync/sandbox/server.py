@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import trustme
 import uvicorn
@@ -28,12 +28,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from azure_port_sync.sandbox.azure import QUOTA, ResourceGraph, azure_app
+from azure_port_sync.sandbox.azure import QUOTA, Authority, ResourceGraph, azure_app
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.compare import (
-    BLUEPRINTS,
     SUBSCRIPTION,
     Differences,
+    blueprint_position,
     differences,
     expected_catalog,
 )
@@ -41,10 +41,11 @@ from azure_port_sync.sandbox.estate import drift, play
 from azure_port_sync.sandbox.estate import seed as seed_estate
 from azure_port_sync.sandbox.faults import Fault, FaultMiddleware, Faults
 from azure_port_sync.sandbox.port import Catalog, Entity, Json, Port, RefusedError, Throttle, Webhook, iso, port_app
-from azure_port_sync.sandbox.rest import Rest, rest_app
+from azure_port_sync.sandbox.rest import ResetForm, Rest, rest_app
 from azure_port_sync.sandbox.tenant import Tenant, TenantError
 
 SIGNATURE_HEADER = "x-port-signature"
+WEBHOOK_IDENTIFIER = "azureIncremental"
 _HERE = Path(__file__).parent
 _PAGE_SIZE = 100
 _ESTATE_AGE = timedelta(days=30)
@@ -53,7 +54,10 @@ _SHOWN_ACTIVITIES = 60
 
 
 class Sandbox:
-    """Azure, Port and the page, from `with` to the end of it (or from `start` to `stop`)."""
+    """Azure, Port and the page, from `with` to the end of it (or from `start` to `stop`).
+
+    With `guide` Port has the blueprints and the webhook of its guide; without, it is an account that is still empty.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Sandbox:
         seed: int = 1,
         estate: bool = True,
         quota: bool = True,
+        guide: bool = True,
         drift_seconds: float | None = None,
     ) -> None:
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="azure-port-sandbox-")
@@ -80,13 +85,13 @@ class Sandbox:
         self.faults = Faults()
         self.port = Port(self.clock)
         self.rest = Rest(
-            self.port.catalog,
+            self.port,
             self.clock,
             client_id=secrets.token_urlsafe(16),
             client_secret=secrets.token_urlsafe(24),
+            ingest_url=lambda key: f"{self.url}/{key}",
         )
-        self._webhook_key = secrets.token_urlsafe(16)
-        self._webhook_secret = secrets.token_urlsafe(24)
+        self._guide = _Guide() if guide else None
         self._client_id = "5a2db0c5-0000-4000-8000-000000000001"
         self._client_secret = secrets.token_urlsafe(24)
         self._set_up_port()
@@ -101,8 +106,9 @@ class Sandbox:
             quota=QUOTA if quota else None,
         )
         self.graph: ResourceGraph = azure.state.graph
+        self._authority: Authority = azure.state.authority
         certificate = self._make_certificate()
-        self._azure = Server(FaultMiddleware(azure, self.faults, "azure"), azure_port, certificate)
+        self._azure = Server(FaultMiddleware(azure, self.faults, "azure", self.clock), azure_port, certificate)
         self._port = Server(self._port_app(), port_port)
 
     @property
@@ -116,16 +122,20 @@ class Sandbox:
         return f"https://localhost:{self._azure.port}"
 
     def environment(self) -> dict[str, str]:
-        """The settings with which the product works against this sandbox."""
-        return {
+        """The settings with which the product works against this sandbox; of Port's webhook only where there is one."""
+        azure = {
             "AZURE_TENANT_ID": self.tenant.tenant_id,
             "AZURE_CLIENT_ID": self._client_id,
             "AZURE_CLIENT_SECRET": self._client_secret,
             "AZURE_AUTHORITY_HOST": self.azure_url,
             "AZURE_RESOURCE_MANAGER_URL": self.azure_url,
             "REQUESTS_CA_BUNDLE": str(self._ca_file.resolve()),
-            "PORT_WEBHOOK_INGEST_URL": f"{self.url}/{self._webhook_key}",
-            "PORT_WEBHOOK_SECRET": self._webhook_secret,
+        }
+        if self._guide is None:
+            return azure
+        return azure | {
+            "PORT_WEBHOOK_INGEST_URL": f"{self.url}/{self._guide.webhook.key}",
+            "PORT_WEBHOOK_SECRET": self._guide.secret,
         }
 
     def api_environment(self) -> dict[str, str]:
@@ -135,6 +145,10 @@ class Sandbox:
             "PORT_CLIENT_SECRET": self.rest.client_secret,
             "PORT_BASE_URL": self.url,
         }
+
+    def tokens(self) -> list[str]:
+        """The access tokens of both sides."""
+        return [*self._authority.tokens, *self.rest.tokens]
 
     def put_entity(
         self,
@@ -173,12 +187,17 @@ class Sandbox:
             self._temporary.cleanup()
 
     def reset(self, now: datetime, *, seed: int = 1) -> None:
-        """An empty Azure and an empty Port behind the same addresses and credentials, frozen at `now`."""
+        """An empty Azure and an empty Port behind the same addresses and credentials, frozen at `now`.
+
+        Port has the blueprints and webhooks again that it had at the start.
+        """
         self.faults.clear()
         self.clock.set(now)
         self.tenant.clear(seed=seed)
         self.rng.seed(seed)
         self.port.clear()
+        self.rest.clear()
+        self._set_up_port()
         self.graph.quota.clear()
         self.graph.requests = self.graph.rows = 0
 
@@ -226,17 +245,11 @@ class Sandbox:
             }
 
     def _set_up_port(self) -> None:
-        guide = _HERE / "guide"
-        for blueprint in json.loads((guide / "blueprints.json").read_text()):
-            self.port.catalog.add_blueprint(blueprint)
-        security = {
-            "secret": self._webhook_secret,
-            "signatureHeaderName": SIGNATURE_HEADER,
-            "signatureAlgorithm": "sha256",
-            "signaturePrefix": "sha256=",
-        }
-        mappings = json.loads((guide / "webhook_mapping.json").read_text())
-        self.port.add_webhook(Webhook(self._webhook_key, mappings, security))
+        self.port.remove_all()
+        if self._guide is not None:
+            for blueprint in self._guide.blueprints:
+                self.port.catalog.add_blueprint(blueprint)
+            self.port.add_webhook(self._guide.webhook)
 
     def _make_certificate(self) -> Path:
         authority = trustme.CA()
@@ -260,11 +273,31 @@ class Sandbox:
             ]
         )
         # What orders the faults, and what shows them, must stay reachable.
-        return FaultMiddleware(app, self.faults, "port", spared=("/control/", "/api/", "/page/"))
+        return FaultMiddleware(app, self.faults, "port", self.clock, spared=("/control/", "/api/", "/page/"))
 
     def _drift(self) -> None:
         while not self._stopping.wait(self._drift_seconds):
             drift(self.tenant, self.rng)
+
+
+class _Guide:
+    """The blueprints and the webhook of Port's guide, with a key and a secret of this sandbox."""
+
+    def __init__(self) -> None:
+        self.secret = secrets.token_urlsafe(24)
+        self.blueprints: list[Json] = json.loads((_HERE / "guide" / "blueprints.json").read_text())
+        self.webhook = Webhook(
+            secrets.token_urlsafe(16),
+            json.loads((_HERE / "guide" / "webhook_mapping.json").read_text()),
+            {
+                "secret": self.secret,
+                "signatureHeaderName": SIGNATURE_HEADER,
+                "signatureAlgorithm": "sha256",
+                "signaturePrefix": "sha256=",
+            },
+            WEBHOOK_IDENTIFIER,
+            about={"title": "Azure incremental", "icon": "Azure", "integrationType": "custom"},
+        )
 
 
 class Server(uvicorn.Server):
@@ -393,9 +426,9 @@ class _Control:
         limiter.limit, limiter.retry_after = quota, retry_after
 
     def set_port(self, **settings: Any) -> None:
-        """`count_only`, `missing_targets`, `throttle` and `api_throttle`; what is not given stays."""
-        port = self._sandbox.port
-        unknown = settings.keys() - {"count_only", "missing_targets", "throttle", "api_throttle"}
+        """`count_only`, `missing_targets`, `throttle`, `api_throttle` and `api_reset`; what is not given stays."""
+        port, rest = self._sandbox.port, self._sandbox.rest
+        unknown = settings.keys() - {"count_only", "missing_targets", "throttle", "api_throttle", "api_reset"}
         if unknown:
             raise ValueError(f"Port has no setting {', '.join(sorted(unknown))}")
         port.count_only = settings.get("count_only", port.count_only)
@@ -403,7 +436,10 @@ class _Control:
         if "throttle" in settings:
             port.throttle(Throttle(**settings["throttle"]) if settings["throttle"] else None)
         if "api_throttle" in settings:
-            self._sandbox.rest.throttle(Throttle(**settings["api_throttle"]) if settings["api_throttle"] else None)
+            rest.throttle(Throttle(**settings["api_throttle"]) if settings["api_throttle"] else None)
+        if settings.get("api_reset", "epoch") not in get_args(ResetForm):
+            raise ValueError(f"x-ratelimit-reset is given as {' or '.join(get_args(ResetForm))}")
+        rest.reset_form = settings.get("api_reset", rest.reset_form)
 
     def state(self) -> Json:
         """Addresses, clock, counts and counters."""
@@ -416,6 +452,7 @@ class _Control:
             "azure": {"requests": graph.requests, "rows": graph.rows, "throttled": graph.quota.refused},
             "port": sandbox.port.counters(),
             "port_api": {"requests": dict(sandbox.rest.requests)},
+            "port_api_items": dict(sandbox.rest.items),
             "faults": [asdict(fault) for fault in sandbox.faults],
         }
 
@@ -489,7 +526,7 @@ class _Reader:
             elif blueprint:
                 found = self._catalog.dependents((blueprint, identifier))
             else:
-                found = list(self._catalog.entities[SUBSCRIPTION].values())
+                found = list(self._catalog.entities.get(SUBSCRIPTION, {}).values())
             return self._page(found, int(offset), int(limit))
 
     def search(self, q: str = "", blueprint: str = "", offset: str = "0", limit: str = str(_PAGE_SIZE)) -> Json:
@@ -523,7 +560,7 @@ class _Reader:
             return self._compared[1]
 
     def _page(self, found: list[Entity], offset: int, limit: int) -> Json:
-        found.sort(key=lambda one: (BLUEPRINTS.index(one.blueprint), (one.title or "").casefold(), one.identifier))
+        found.sort(key=lambda one: (blueprint_position(one.blueprint), (one.title or "").casefold(), one.identifier))
         rows = [self._row(one) for one in found[offset : offset + limit]]
         return {"total": len(found), "offset": offset, "rows": rows}
 

@@ -59,4 +59,4 @@ def embed(expression: str) -> str:
     """
     if _compiled(expression) is None:
         return "null"
-    return f"first((try ({format_filter(expression)}\n) catch null), null)"
+    return f"([try ({format_filter(expression)}\n) catch null][0])"

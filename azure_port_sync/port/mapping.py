@@ -1,0 +1,70 @@
+"""A webhook's mapping, evaluated as Port evaluates it: which entities become of an event.
+
+Three need it: the sink for Port's REST API, which makes entities of our events itself; the choice of a sink, which
+has to know what a webhook makes of a batch before it sends one; and the sandbox, which plays Port.
+Source: docs.port.io (custom integration: webhook).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from azure_port_sync.port.jq_dialect import Program, embed
+
+Json = dict[str, Any]
+
+#: Of a batch, Port works off so many items and drops the rest without a word (docs.port.io, "Custom webhooks").
+MAX_ITEMS = 500
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the records of one mapping go, and what is done with them there."""
+
+    blueprint: str
+    operation: Literal["create", "delete"]
+    dependents: bool
+
+    @classmethod
+    def of(cls, mapping: Json) -> "Target":
+        """The target of one mapping; deleting takes dependents along unless the mapping says otherwise."""
+        operation = mapping.get("operation", "create")
+        if isinstance(operation, str):
+            operation = {"type": operation}
+        return cls(mapping["blueprint"], operation["type"], operation.get("deleteDependents", True))
+
+
+class WebhookMapping:
+    """All mappings of a webhook as one jq program, so that an event is parsed once. Safe to share between threads."""
+
+    def __init__(self, mappings: Sequence[Json]) -> None:
+        self.targets = [Target.of(mapping) for mapping in mappings]
+        parts = ", ".join(f"[{_records(mapping)}]" for mapping in mappings)
+        self._program = Program(f". as $context | [{parts}]")
+
+    def records(self, context: str) -> Iterator[tuple[Target, Json]]:
+        """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
+
+        `context` is the JSON text ``{"body": ..., "headers": ..., "queryParams": ...}``. What fails is null.
+        """
+        for target, records in zip(self.targets, self._program.first(context) or [], strict=False):
+            for record in records:
+                yield target, record
+
+
+def _records(mapping: Json) -> str:
+    """The jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
+    entity = mapping["entity"]
+    fields = {name: embed(entity[name]) for name in ("identifier", "title") if name in entity}
+    for name in ("properties", "relations"):
+        fields[name] = _object({key: embed(value) for key, value in entity.get(name, {}).items()})
+    record = f"if {embed(mapping.get('filter', 'true'))} == true then {_object(fields)} else empty end"
+    if "itemsToParse" not in mapping:
+        return f"$context | {record}"
+    items = f'{embed(mapping["itemsToParse"])} | if type == "array" then .[:{MAX_ITEMS}][] else empty end'
+    return f"$context | {items} | . as $item | $context + {{item: $item}} | {record}"
+
+
+def _object(members: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}"
