@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.identity import ClientSecretCredential
@@ -38,15 +38,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 ReaderOf = Callable[..., AzureReader]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the random histories did, with the seeds that would draw them again."""
-    told = [
+def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
+    """What tests have recorded under this name."""
+    return [
         what
         for reports in terminalreporter.stats.values()
         for report in reports
-        for name, what in getattr(report, "user_properties", ())
-        if name == "soak" and report.when == "call"
+        for given, what in getattr(report, "user_properties", ())
+        if given == name and report.when == "call"
     ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the random histories did, with the seeds that would draw them again; the page of the fault matrix."""
+    if page := os.environ.get("FAULT_MATRIX"):
+        from azure_port_sync_tests.matrix import rendered
+
+        happened = {(kind, fault, sink): cell for kind, fault, sink, cell in _told(terminalreporter, "matrix")}
+        Path(page).write_text(rendered(happened), encoding="utf-8")
+    told = _told(terminalreporter, "soak")
     if not told:
         return
     terminalreporter.section("random histories")

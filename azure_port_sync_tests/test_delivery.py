@@ -4,7 +4,8 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -14,13 +15,15 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from azure_port_sync.port import DeliveryReport, WebhookSink, deliver
-from azure_port_sync.port.delivery import Row
+from azure_port_sync.port import ApiSink, DeliveryReport, PortApi, WebhookSink, deliver
+from azure_port_sync.port.delivery import Letter, Outcome, RefusedError, Row
 from azure_port_sync.port.events import event
-from azure_port_sync.port.webhook import MAX_EVENT_BYTES, RefusedError
+from azure_port_sync.port.flow import Flow
+from azure_port_sync.port.webhook import MAX_BYTES
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
+from azure_port_sync.sync.clock import SystemClock
 from azure_port_sync.sync.decisions import DELIVERY_PHASES
 from azure_port_sync.sync.entities import canonical, delete_data, identity, observed_row
 from azure_port_sync.sync.errors import PortError
@@ -69,6 +72,7 @@ class _Ledger:
         self.begun: list[str] = []
         self.settled: list[str] = []
         self.groups: list[list[Row]] = []
+        self.quarantined: list[str] = []
 
     def hold(self) -> None:
         pass
@@ -80,21 +84,34 @@ class _Ledger:
     def settle(self, rows: Sequence[Row]) -> None:
         self.settled += [row["identifier"] for row in rows]
 
-
-def _ready() -> None:
-    """Nothing keeps a request from being sent."""
+    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None:
+        self.quarantined += [row["identifier"] for row, _ in refused]
 
 
 class _Sink:
-    """A sink that takes everything."""
+    """A sink that takes everything, so many events in a request."""
 
-    concurrency = 4
+    name = "webhook"
     verifies = False
+    max_bytes = MAX_BYTES
+    concurrency = 4
+    items = 1
 
-    def start(self) -> None:
+    def __init__(self) -> None:
+        self.flow = Flow(SystemClock(), concurrency=self.concurrency, deadline=timedelta(minutes=10))
+
+    def close(self) -> None:
         pass
 
-    def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+    def most(self, operation: Operation) -> int:
+        return self.items
+
+    def send(self, letters: Sequence[Letter], before_request: Callable[[], None]) -> list[Outcome]:
+        for letter in letters:
+            self.take(letter.event)
+        return [None] * len(letters)
+
+    def take(self, body: bytes) -> None:
         pass
 
 
@@ -147,7 +164,7 @@ def test_sending_is_recorded_before_the_request_leaves(store: StateStore, tmp_pa
     class Sink(_Sink):
         concurrency = 1
 
-        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        def take(self, body: bytes) -> None:
             identifier = json.loads(body)["data"]["resourceId"].replace(" ", "_")
             with engine.connect() as connection:
                 found = connection.execute(
@@ -176,6 +193,9 @@ class _Settlements:
     def settle(self, rows: Sequence[Row]) -> None:
         self._store.settle(self._plan, rows, NOW)
 
+    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None:
+        self._store.quarantine(self._plan, refused, NOW)
+
 
 def _plan(store: StateStore) -> Plan:
     """The plan of a run that may deliver."""
@@ -188,7 +208,7 @@ def _plan(store: StateStore) -> Plan:
 
 def test_counts_of_accepted_refused_and_unsettled() -> None:
     class Sink(_Sink):
-        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        def take(self, body: bytes) -> None:
             if b"bad" in body:
                 raise RefusedError("no")
 
@@ -198,7 +218,8 @@ def test_counts_of_accepted_refused_and_unsettled() -> None:
     report = _deliver(_change_set(*rows), Sink(), ledger, progress=lambda done, total: seen.append((done, total)))
     assert report.accepted == {"upsert": 250, "delete": 1}
     assert [(row["name"], reason) for row, reason in report.refused] == [("bad", "no")]
-    assert (report.total, report.done, report.unsettled, report.error) == (252, 252, 1, None)
+    assert (report.total, report.done, report.unsettled, report.error) == (252, 252, 0, None)
+    assert ledger.quarantined == [report.refused[0][0]["identifier"]]
     assert len(ledger.begun) == 252
     assert len(ledger.settled) == 251
     assert seen[-1] == (252, 252)
@@ -210,7 +231,7 @@ def test_a_port_error_stops_and_leaves_the_rest_unsent() -> None:
     sent: list[bytes] = []
 
     class Sink(_Sink):
-        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        def take(self, body: bytes) -> None:
             with lock:
                 sent.append(body)
             raise PortError("closed")
@@ -229,7 +250,7 @@ def test_a_port_error_amid_a_phase_keeps_what_was_accepted() -> None:
     sent: list[bytes] = []
 
     class Sink(_Sink):
-        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        def take(self, body: bytes) -> None:
             with lock:
                 sent.append(body)
                 if len(sent) > 150:
@@ -246,7 +267,7 @@ def test_a_port_error_amid_a_phase_keeps_what_was_accepted() -> None:
 
 def test_what_is_not_a_port_error_is_not_hidden() -> None:
     class Sink(_Sink):
-        def send(self, body: bytes, before_request: Callable[[], None]) -> None:
+        def take(self, body: bytes) -> None:
             raise ZeroDivisionError(body)
 
     with pytest.raises(ZeroDivisionError):
@@ -329,12 +350,16 @@ def _sink_to(url: str, clock: SteppedClock, secret: str | None = None) -> Webhoo
     return WebhookSink(url, secret=secret, concurrency=1, deadline=timedelta(minutes=10), clock=clock)
 
 
-_EVENT = event(_upsert(_resource("größe")))
+def _tell(sink: WebhookSink) -> None:
+    """Send one event; what keeps Port from taking it is raised."""
+    report = _deliver(_change_set(_upsert(_resource("größe"))), sink)
+    if report.error is not None:
+        raise report.error
 
 
 def test_the_signature_is_over_the_raw_body(sandbox: Sandbox, sink: WebhookSink) -> None:
     """The sandbox verifies it as Port documents it; the guide's script read the secret and never signed."""
-    sink.send(_EVENT, _ready)
+    _tell(sink)
     assert sandbox.port.requests == {202: 1}
 
 
@@ -343,7 +368,7 @@ def test_a_wrong_signature_names_the_setting(sandbox: Sandbox, clock: SteppedClo
     url = sandbox.environment()["PORT_WEBHOOK_INGEST_URL"]
     sink = _sink_to(url, clock, secret)
     with pytest.raises(PortError, match="PORT_WEBHOOK_SECRET") as error:
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     sink.close()
     shows_none_of(error.value, *_secrets_of(url), "another secret")
 
@@ -383,13 +408,13 @@ def test_a_redirect_is_not_acceptance(sandbox: Sandbox, sink: WebhookSink, statu
 def test_transient_answers_are_retried(sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock, status: int) -> None:
     """The guide's script gave up after three tries, logged it, and ended with success."""
     sandbox.faults.add(Fault("port", status=status, times=5))
-    sink.send(_EVENT, _ready)
-    assert (sandbox.port.requests, sink.retries, len(clock.slept)) == ({202: 1}, 5, 5)
+    _tell(sink)
+    assert (sandbox.port.requests, sink.flow.retries, len(clock.slept)) == ({202: 1}, 5, 5)
 
 
 def test_a_connection_that_breaks_is_retried(sandbox: Sandbox, sink: WebhookSink) -> None:
     sandbox.faults.add(Fault("port", kind="reset", times=3))
-    sink.send(_EVENT, _ready)
+    _tell(sink)
     assert sandbox.port.requests == {202: 1}
 
 
@@ -398,7 +423,7 @@ def test_waits_as_long_as_port_asks(sandbox: Sandbox, sink: WebhookSink, clock: 
     started = clock.now()
     asked = format_datetime(started + timedelta(seconds=40), usegmt=True) if as_date else "40"
     sandbox.faults.add(Fault("port", status=429, headers={"Retry-After": asked}))
-    sink.send(_EVENT, _ready)
+    _tell(sink)
     assert timedelta(seconds=40) <= clock.now() - started < timedelta(seconds=60)
 
 
@@ -407,7 +432,7 @@ def test_a_malformed_retry_after_is_ignored(
     sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock, text: str
 ) -> None:
     sandbox.faults.add(Fault("port", status=503, headers={"Retry-After": text}))
-    sink.send(_EVENT, _ready)
+    _tell(sink)
     assert clock.now() - NOW < timedelta(minutes=1)
 
 
@@ -422,20 +447,18 @@ def test_a_throttled_port_gets_everything_in_the_end(sandbox: Sandbox, sink: Web
 
 def test_port_that_stays_away_ends_in_one_sentence(sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock) -> None:
     sandbox.faults.add(Fault("port", status=503, times=None))
-    sink.start()
     with pytest.raises(PortError, match=r"10 minutes \(PORT_DELIVERY_DEADLINE_MINUTES\).*503") as error:
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     assert timedelta(minutes=10) <= clock.now() - NOW < timedelta(minutes=11)
     assert "\n" not in str(error.value)
 
 
 def test_the_deadline_counts_from_the_last_acceptance(sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock) -> None:
     """A long delivery is no outage: an hour of accepted events uses up nothing."""
-    sink.start()
     for _ in range(6):
         sandbox.clock.advance(timedelta(minutes=9))
         sandbox.faults.add(Fault("port", status=503, times=2))
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     assert clock.now() - NOW > timedelta(minutes=54)
 
 
@@ -443,17 +466,18 @@ def test_a_very_long_retry_after_does_not_outlast_the_deadline(
     sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock
 ) -> None:
     sandbox.faults.add(Fault("port", status=429, headers={"Retry-After": "86400"}, times=None))
-    sink.start()
     with pytest.raises(PortError):
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     assert clock.now() - NOW < timedelta(hours=1)
 
 
 def test_an_event_over_ports_limit_is_refused_without_a_request(sandbox: Sandbox, sink: WebhookSink) -> None:
-    sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 8) + b'"}', _ready)
-    with pytest.raises(RefusedError, match="524,289 bytes"):
-        sink.send(b'{"x":"' + b"x" * (MAX_EVENT_BYTES - 7) + b'"}', _ready)
-    assert sandbox.port.requests == {202: 1}
+    empty = len(event(_upsert(_resource("x"), location="")))
+    fits, too_large = (_upsert(_resource("x"), location="x" * (MAX_BYTES - empty + n)) for n in (2, 3))
+    assert len(event(fits)) == MAX_BYTES
+    report = _deliver(_change_set(fits, too_large), sink)
+    assert [reason for _, reason in report.refused] == ["the event has 524,289 bytes; Port takes 524,288"]
+    assert (report.accepted.total(), report.unsent, sandbox.port.requests) == (1, 1, {202: 1})
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -463,6 +487,64 @@ def test_a_refusal_of_one_event_is_of_that_event_alone(sandbox: Sandbox, sink: W
     assert (report.accepted, report.error) == ({"upsert": 1}, None)
     ((row, reason),) = report.refused
     assert (row["name"], str(status) in reason, "bad tags" in reason) == ("bad", True, True)
+
+
+# -- one item that Port goes on failing at -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def api_sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ApiSink]:
+    """Delivers by the sandbox's API, with two requests in flight."""
+    port = sandbox.api_environment()
+    credentials = (port["PORT_BASE_URL"], port["PORT_CLIENT_ID"], port["PORT_CLIENT_SECRET"])
+    with closing(PortApi(*credentials, clock=clock, connections=2)) as api:
+        yield ApiSink(api, concurrency=2, deadline=timedelta(minutes=10), clock=clock)
+
+
+@pytest.mark.parametrize("fault", [{"status": 500}, {"kind": "reset"}], ids=str)
+def test_an_item_alone_in_its_phase_holds_up_no_later_one(
+    sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock, fault: dict[str, Any]
+) -> None:
+    """Nothing beside it says that Port is well; so the deadline is waited for, and then the others are tried."""
+    sandbox.faults.add(Fault("port", in_body="stubborn", times=None, **fault))
+    report = _deliver(
+        _change_set(_delete(_resource("stubborn")), _upsert(_SUBSCRIPTION), _upsert(_GROUP), _upsert(_resource("x"))),
+        sink,
+    )
+    assert (report.accepted, report.unsettled, report.error) == ({"upsert": 3}, 1, None)
+    assert [row["name"] for row, _ in report.failed] == ["stubborn"]
+    assert timedelta(minutes=10) <= clock.now() - NOW < timedelta(minutes=11)
+
+
+def test_an_outage_is_not_taken_for_many_such_items(sandbox: Sandbox, sink: WebhookSink, clock: SteppedClock) -> None:
+    sandbox.faults.add(Fault("port", status=503, skip=5, times=None))
+    report = _deliver(_change_set(*[_upsert(_resource(f"x{n:03d}")) for n in range(500)]), sink)
+    assert "Port accepted nothing for 10 minutes" in str(report.error)
+    assert report.accepted.total() == 5
+    assert len(report.failed) <= 3
+    assert clock.now() - NOW < timedelta(minutes=12)
+
+
+def test_what_lies_in_such_an_item_is_not_put_into_quarantine(sandbox: Sandbox, api_sink: ApiSink) -> None:
+    """Port's API refuses a resource whose group it does not have. That says nothing about the resource."""
+    sandbox.put_entity("azureSubscription", _SUBSCRIPTION[0])
+    sandbox.faults.add(Fault("port", status=500, in_body="stubborn", times=None))
+    rows = [_upsert(_GROUP, tags={"a": "stubborn"}), _upsert(_resource("x")), _upsert(_resource("y"))]
+    ledger = _Ledger()
+    report = _deliver(_change_set(*rows), api_sink, ledger)
+    assert [row["name"] for row, _ in report.failed] == ["Web (old) 1", "x", "y"]
+    assert (report.refused, ledger.quarantined) == ([], [])
+
+    sandbox.faults.clear()
+    assert _deliver(_change_set(*rows), api_sink, ledger).unsettled == 0
+
+
+def test_a_web_page_is_no_receipt(sandbox: Sandbox, sink: WebhookSink) -> None:
+    """A proxy that wants a password, or the address of Port's pages in the place of the webhook's, answers 200."""
+    sandbox.faults.add(Fault("port", status=200, body="\n<!DOCTYPE html><html></html>", times=None))
+    report = _deliver(_change_set(_upsert(_SUBSCRIPTION)), sink)
+    assert report.accepted == {}
+    assert "PORT_WEBHOOK_INGEST_URL" in str(report.error)
 
 
 # -- the key is a secret ---------------------------------------------------------------------------------------------
@@ -480,7 +562,7 @@ def test_no_error_shows_the_key_when_nobody_listens(clock: SteppedClock, caplog:
     url = f"http://127.0.0.1:{port}/key-0123456789"
     sink = _sink_to(url, clock)
     with caplog.at_level(logging.DEBUG), pytest.raises(PortError, match="PORT_DELIVERY_DEADLINE_MINUTES") as error:
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     sink.close()
     shows_none_of(error.value, *_secrets_of(url))
     shown = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
@@ -492,7 +574,7 @@ def test_an_answer_that_breaks_off_is_retried(clock: SteppedClock) -> None:
     with speaking(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nabc") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError) as error:
-            sink.send(_EVENT, _ready)
+            _tell(sink)
         sink.close()
     shows_none_of(error.value, *_secrets_of(f"{base}/key-0123456789"))
 
@@ -502,7 +584,7 @@ def test_a_retry_after_beyond_ascii_is_ignored(clock: SteppedClock) -> None:
     with speaking(b"HTTP/1.1 503 No\r\nRetry-After: \xb2\r\nContent-Length: 0\r\n\r\n") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError, match="it answered 503"):
-            sink.send(_EVENT, _ready)
+            _tell(sink)
         sink.close()
 
 
@@ -510,7 +592,7 @@ def test_an_answer_that_is_not_http_is_retried(clock: SteppedClock) -> None:
     with speaking(b"220 mail.example.com ESMTP\r\n") as base:
         sink = _sink_to(f"{base}/key-0123456789", clock)
         with pytest.raises(PortError) as error:
-            sink.send(_EVENT, _ready)
+            _tell(sink)
         sink.close()
     shows_none_of(error.value, *_secrets_of(f"{base}/key-0123456789"))
 
@@ -532,7 +614,7 @@ def test_a_certificate_that_is_not_trusted_names_the_setting(sandbox: Sandbox, c
     url = f"{sandbox.azure_url}/key-0123456789"
     sink = _sink_to(url, clock)
     with pytest.raises(PortError, match="REQUESTS_CA_BUNDLE") as error:
-        sink.send(_EVENT, _ready)
+        _tell(sink)
     sink.close()
     shows_none_of(error.value, *_secrets_of(url))
 

@@ -133,7 +133,7 @@ def test_transient_answers_are_retried(
     there = _fill(sandbox, 2)
     sandbox.faults.add(Fault("port", status=status, path=path, times=5))
     assert _identifiers(api) == there
-    assert (api.retries, len(clock.slept)) == (5, 5)
+    assert len(clock.slept) == 5
 
 
 @pytest.mark.parametrize("path", [SEARCH, TOKEN])
@@ -402,7 +402,7 @@ def test_a_retry_is_logged_without_a_secret(sandbox: Sandbox, api: PortApi, capl
         _identifiers(api)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
     assert "Port's API: it answered 503; trying again" in ours
-    assert len(ours) == 4
+    assert len(ours) == 2  # one for each kind of request; the others would say the same within ten seconds
     assert sandbox.api_environment()["PORT_CLIENT_SECRET"] not in caplog.text
     assert "Bearer" not in caplog.text
 

@@ -5,31 +5,20 @@ error of this module shows the client secret or an access token, nor carries one
 """
 
 import json
-import logging
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import requests
-from tenacity import RetryCallState
-
 from azure_port_sync.port.blueprints import BLUEPRINTS
-from azure_port_sync.port.transport import (
-    TRANSIENT_STATUS,
-    TransientError,
-    asked_wait,
-    exchange,
-    new_session,
-    patient,
-)
+from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.transport import Answer, TransientError, exchange, new_session
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
 from azure_port_sync.sync.rows import Kind
-
-logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -53,17 +42,25 @@ class PortApi:
     """
 
     def __init__(
-        self, base_url: str, client_id: str, client_secret: str, *, clock: Clock, verify: str | bool = True
+        self,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        clock: Clock,
+        connections: int = 1,
+        verify: str | bool = True,
     ) -> None:
         """`base_url` is the address without ``/v1`` and without a slash at its end, as `Settings` gives it."""
         self._url = f"{base_url}/v1"
         self._client_id = client_id
         self._client_secret = client_secret
         self._clock = clock
-        self._session = new_session(connections=1, verify=verify)
+        self._session = new_session(base_url, connections=connections, verify=verify)
+        self._flow = Flow(clock, concurrency=connections, deadline=_DEADLINE, name="Port's API")
+        self._token_flow = Flow(clock, concurrency=1, deadline=_DEADLINE, name="Port's API")
         self._token: _Token | None = None
         self._token_lock = threading.Lock()
-        self.retries = 0
 
     def close(self) -> None:
         self._session.close()
@@ -101,30 +98,78 @@ class PortApi:
             cursors.add(cursor)
             search["from"] = cursor
 
+    def webhooks(self) -> list[Json] | None:
+        """All webhooks of the account; None when these credentials may not read them.
+
+        What the answer looks like is not in the specification, so any list of objects in it is taken for them.
+        """
+        answer = self.request("GET", "webhooks")
+        if answer.status == 403:
+            return None
+        body = self._object(answer, "a list of the webhooks")
+        lists = [value for value in body.values() if isinstance(value, list)]
+        return [one for one in (lists[0] if lists else []) if isinstance(one, dict)]
+
+    def count(self, blueprint: str) -> int:
+        """How many entities a blueprint has."""
+        answer = self.request("GET", f"blueprints/{quote(blueprint, safe='')}/entities-count")
+        count = self._object(answer, f"the number of entities of {blueprint}").get("count")
+        if not isinstance(count, int):
+            raise _not_as_documented(f"the number of entities of {blueprint}")
+        return count
+
+    def entity(self, blueprint: str, identifier: str) -> Json | None:
+        """One entity as Port shows it; None when there is none."""
+        return self.find(f"blueprints/{quote(blueprint, safe='')}/entities/{quote(identifier, safe='')}")
+
+    def find(self, path: str) -> Json | None:
+        """The one object that an answer to GET holds; None when there is none of that name."""
+        answer = self.request("GET", path)
+        return None if answer.status == 404 else self._only(answer, f"GET {path}")
+
+    def write(self, method: str, path: str, body: Json) -> Json:
+        """Create or change something, and what Port then shows of it."""
+        answer = self.request(method, path, body)
+        if answer.status == 403:
+            raise PortError(
+                f"Port does not let PORT_CLIENT_ID change {re.split('[/?]', path)[0]}: use the credentials of an admin."
+            )
+        return self._only(answer, f"{method} {path}")
+
+    def _only(self, answer: Answer, asked: str) -> Json:
+        shown = [value for value in self._object(answer, asked).values() if isinstance(value, dict)]
+        if not shown:
+            raise _not_as_documented(asked)
+        return shown[0]
+
     def _search(self, blueprint: str, path: str, search: Json) -> Json:
-        answer = self._request("POST", path, search)
-        if answer.status_code == 404:
+        answer = self.request("POST", path, search)
+        if answer.status == 404:
             raise PortError(
                 f"Port has no blueprint {blueprint}: create it from the guide, or check that PORT_CLIENT_ID belongs to "
                 "the account that the webhook belongs to."
             )
-        if answer.status_code == 403:
+        if answer.status == 403:
             raise PortError(
                 f"Port does not let PORT_CLIENT_ID read the entities of {blueprint}: use the credentials of a user who "
                 "may."
             )
         return self._object(answer, f"a search of {blueprint}")
 
-    def _request(self, method: str, path: str, body: Json) -> requests.Response:
-        """Port's answer to an authorized request; any that is not worth another try, also a refusal.
+    def request(self, method: str, path: str, body: Json | None = None) -> Answer:
+        """Port's answer to a request that is tried again while Port is not able to answer; also a refusal."""
+        return self._patiently(self._flow, lambda: self.ask(method, path, body))
+
+    def ask(self, method: str, path: str, body: Json | None = None) -> Answer:
+        """Port's answer to one authorized request; also a refusal. Raises TransientError when there is none just now.
 
         A token can end before its time, when it is revoked or when the clocks differ: 401 gets a new one, once.
         """
         authorization = self._authorization()
         answer = self._send(method, path, body, authorization)
-        if answer.status_code == 401:
+        if answer.status == 401:
             answer = self._send(method, path, body, self._authorization(refused=authorization))
-        if answer.status_code == 401:
+        if answer.status == 401:
             raise PortError(
                 "Port's API answered 401 to an access token that it had just given out: check that PORT_BASE_URL is "
                 "the API of the account that PORT_CLIENT_ID belongs to."
@@ -141,13 +186,13 @@ class PortApi:
 
     def _new_token(self) -> _Token:
         credentials = {"clientId": self._client_id, "clientSecret": self._client_secret}
-        answer = self._send("POST", "auth/access_token", credentials, None)
-        if answer.status_code in (401, 403):
+        answer = self._patiently(self._token_flow, lambda: self._send("POST", "auth/access_token", credentials, None))
+        if answer.status in (401, 403):
             raise PortError(
-                f"Port's API answered {answer.status_code} to PORT_CLIENT_ID and PORT_CLIENT_SECRET: copy both again "
+                f"Port's API answered {answer.status} to PORT_CLIENT_ID and PORT_CLIENT_SECRET: copy both again "
                 "from the credentials that Port shows, and check that PORT_BASE_URL is the API of that account."
             )
-        if answer.status_code == 404:
+        if answer.status == 404:
             raise PortError("There is no API of Port at PORT_BASE_URL: it answered 404 to the request for a token.")
         asked = "the request for an access token"
         token = self._object(answer, asked)
@@ -164,61 +209,52 @@ class PortApi:
             raise _not_as_documented(asked)
         return _Token(authorization, self._clock.now() + timedelta(seconds=seconds) - _RENEWED_BEFORE_ITS_END)
 
-    def _send(self, method: str, path: str, body: Json, authorization: str | None) -> requests.Response:
-        """One request, tried again while Port is not able to answer it; all that we ask may be asked twice."""
-        ends = self._clock.now() + _DEADLINE
-        retrying = patient(
-            self._clock, lambda: (ends - self._clock.now()).total_seconds(), before_sleep=self._before_retry
-        )
+    def _send(self, method: str, path: str, body: Json | None, authorization: str | None) -> Answer:
+        headers = {"Authorization": authorization} if authorization else {}
+        url = f"{self._url}/{path}"
+        text = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        answer = exchange(self._session, method, url, body=text, headers=headers, clock=self._clock)
+        if isinstance(answer, TransientError | PortError):
+            raise answer
+        if 300 <= answer.status < 400:
+            raise PortError(f"Port's API answered {answer.status}, a redirect: check the host in PORT_BASE_URL.")
+        return answer
+
+    def _patiently(self, flow: Flow, attempt: Callable[[], Answer]) -> Answer:
+        """What `attempt` returns in the end; all that is asked here may be asked twice."""
+        flow.start()
         try:
-            return retrying(self._send_once, method, path, body, authorization)
-        except TransientError as error:
+            return flow.call(attempt, lambda: None)
+        except (TransientError, StubbornError) as error:
             minutes = int(_DEADLINE.total_seconds() // 60)
             raise PortError(
                 f"Port's API could not be used for {minutes} minutes: {error}. Check the network and PORT_BASE_URL; "
                 "the next run tries again."
             ) from None
 
-    def _send_once(self, method: str, path: str, body: Json, authorization: str | None) -> requests.Response:
-        headers = {"Authorization": authorization} if authorization else {}
-        url = f"{self._url}/{path}"
-        answer = exchange(self._session, method, url, body=json.dumps(body).encode(), headers=headers)
-        if isinstance(answer, Exception):
-            raise answer
-        status = answer.status_code
-        if status in TRANSIENT_STATUS:
-            raise TransientError(f"it answered {status}", asked_wait(answer, self._clock.now()))
-        if 300 <= status < 400:
-            raise PortError(f"Port's API answered {status}, a redirect: check the host in PORT_BASE_URL.")
-        return answer
-
-    def _before_retry(self, state: RetryCallState) -> None:
-        self.retries += 1
-        if state.outcome is not None:
-            logger.warning("Port's API: %s; trying again", state.outcome.exception())
-
-    def _object(self, answer: requests.Response, asked: str) -> Json:
+    def _object(self, answer: Answer, asked: str) -> Json:
         """The JSON object of a success."""
-        body = _parsed(answer)
-        if not 200 <= answer.status_code < 300:
-            raise PortError(f"Port's API answered {answer.status_code} to {asked}: {self._said(answer, body)}")
+        body = parsed(answer)
+        if not 200 <= answer.status < 300:
+            raise PortError(f"Port's API answered {answer.status} to {asked}: {self.said(answer)}")
         if not isinstance(body, dict):
             raise _not_as_documented(asked)
         return body
 
-    def _said(self, answer: requests.Response, body: object) -> str:
+    def said(self, answer: Answer) -> str:
         """What Port says of a refusal, on one line and without what it may repeat of the request."""
-        text = " ".join(str(body.get("message") if isinstance(body, dict) else answer.text).split())
-        token = answer.request.headers.get("Authorization", "").partition(" ")[2]
+        body = parsed(answer)
+        text = " ".join(str(body.get("message")).split()) if isinstance(body, dict) else answer.text
+        token = self._token.authorization.partition(" ")[2] if self._token else ""
         for secret in filter(None, (self._client_secret, token)):
             text = text.replace(secret, "(secret)")
         return text[:200]
 
 
-def _parsed(answer: requests.Response) -> object:
+def parsed(answer: Answer) -> object:
     """The JSON of an answer; None where it is none. The parser's own error would carry the answer, token and all."""
     try:
-        return json.loads(answer.content)
+        return json.loads(answer.body)
     except (ValueError, RecursionError):
         return None
 

@@ -1,7 +1,8 @@
 """Delivering a change set: in phases, with many requests in flight and one writer to the ledger.
 
 Before a request leaves, the ledger says `sending`; after Port has answered, `settled`, in groups. A run that is
-killed between the two repeats at most a group and what was in flight, and all operations are idempotent.
+killed between the two repeats at most a group and what was in flight, and all operations are idempotent. What Port
+refuses for what it is goes to quarantine at the end, so that it holds up nothing else.
 """
 
 import logging
@@ -12,42 +13,79 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
+import pyarrow as pa
 
 from azure_port_sync.port.events import event
-from azure_port_sync.port.webhook import RefusedError
+from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.transport import TransientError
 from azure_port_sync.sync.decisions import DELIVERY_PHASES
 from azure_port_sync.sync.errors import PortError
-from azure_port_sync.sync.rows import records
+from azure_port_sync.sync.identity import illegal_identifiers
+from azure_port_sync.sync.rows import CHANGE_SET, Kind, Operation, to_table
 
 logger = logging.getLogger(__name__)
 
 #: Operations that are marked and handed to the threads together: many, so that a slow answer holds up few threads.
 _SENT_TOGETHER = 1000
 
-#: Answers that are written to the ledger together: few and soon, because a kill repeats them. The seconds are real
+#: Operations that are settled together: about a second's worth, because a kill repeats them. The seconds are real
 #: ones, as the kill is.
-_SETTLED_TOGETHER = 100
+_SETTLED_TOGETHER = 2500
 _SETTLED_WITHIN_SECONDS = 1.0
 
+#: More refusals than this many, and than this share of a run, are a mistake in the set-up and not in the entities.
+_MAX_REFUSED = 20
+_MAX_REFUSED_RATIO = 0.05
+
 Row = dict[str, Any]
+
+#: What is sent and settled of a row of the change set.
+_ROW = pa.schema([field for field in CHANGE_SET if field.name != "change_time"])
+
+
+class RefusedError(Exception):
+    """Port refuses this for what it is."""
+
+
+#: What became of one operation: Port took it (None), refuses it, or goes on failing at it.
+Outcome = RefusedError | StubbornError | None
+
+
+class Letter(NamedTuple):
+    """One operation, ready to be sent: the row of the change set, and the event that is made of it."""
+
+    row: Row
+    event: bytes
 
 
 class Sink(Protocol):
     """A way into Port.
 
-    `verifies`: its answers say what became of each entity, not only that it was accepted.
+    `verifies`: its answers say what became of each entity, not only that it was accepted. `max_bytes` bounds the
+    events of one request, and what a single event may have.
     """
 
-    concurrency: int
+    name: str
     verifies: bool
+    max_bytes: int
+    flow: Flow
 
-    def start(self) -> None: ...
+    def close(self) -> None: ...
 
-    def send(self, body: bytes, before_request: Callable[[], None]) -> None:
-        """Send one event. `before_request` comes before each attempt, and stops it by raising."""
+    def most(self, operation: Operation) -> int:
+        """How many operations one request takes."""
+        ...
+
+    def send(self, letters: Sequence[Letter], before_request: Callable[[], None]) -> list[Outcome]:
+        """Send these, all of one phase, and tell what became of each. `before_request` comes before each attempt.
+
+        Raises RefusedError when Port refuses the request and does not say for which of the letters, StubbornError
+        when it goes on failing at it, TransientError when it takes nothing until the deadline, and PortError when
+        nothing at all can be delivered.
+        """
         ...
 
 
@@ -60,25 +98,39 @@ class Settlements(Protocol):
 
     def settle(self, rows: Sequence[Row]) -> None: ...
 
+    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None: ...
+
 
 @dataclass
 class DeliveryReport:
-    """What became of a change set: `accepted` by operation, and each failure with its row."""
+    """What became of a change set.
+
+    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is (`unsent` of them were
+    never sent), `failed` each that Port goes on failing at. `error` is what ended the delivery early.
+    """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[Row, str]] = field(default_factory=list)
+    failed: list[tuple[Row, str]] = field(default_factory=list)
+    unsent: int = 0
+    quarantined: int = 0
     error: PortError | None = None
 
     @property
     def done(self) -> int:
-        """Operations that Port has answered."""
-        return self.accepted.total() + len(self.refused)
+        """Operations of which the outcome is known."""
+        return self.accepted.total() + len(self.refused) + len(self.failed)
 
     @property
     def unsettled(self) -> int:
-        """Operations that Port has not taken."""
-        return self.total - self.accepted.total()
+        """Operations that Port has not taken, and that are not in quarantine either."""
+        return self.total - self.accepted.total() - self.quarantined
+
+    @property
+    def refuses_too_much(self) -> bool:
+        """Whether so much was refused that the entities cannot be the reason."""
+        return len(self.refused) > max(_MAX_REFUSED, _MAX_REFUSED_RATIO * self.total)
 
 
 def deliver(
@@ -90,12 +142,15 @@ def deliver(
     `progress` hears how many operations are done, and of how many, after each group.
     """
     report = DeliveryReport(total=len(change_set))
-    sink.start()
-    pool = ThreadPoolExecutor(sink.concurrency, thread_name_prefix="port")
+    sink.flow.start()
+    pool = ThreadPoolExecutor(sink.flow.concurrency, thread_name_prefix="port")
     try:
-        for group in _groups(change_set):
-            settlements.begin_sending(group)
-            sending = {pool.submit(sink.send, event(row), settlements.hold): row for row in group}
+        for group in _groups(change_set, sink):
+            letters = _fit(group, sink, report)
+            if report.error is not None:
+                break
+            settlements.begin_sending([letter.row for letter in letters])
+            sending = {pool.submit(_send, sink, parcel, settlements.hold): parcel for parcel in _parcels(letters, sink)}
             for done in _settlement_groups(sending):
                 _settle(done, settlements, report)
                 progress(report.done, report.total)
@@ -107,46 +162,142 @@ def deliver(
     finally:
         # Whatever ends this (a cancelled run, a lost store), what has not been sent is not sent any more.
         pool.shutdown(cancel_futures=True)
+    if report.failed and report.done == len(report.failed):
+        report.error = report.error or _accepts_nothing(sink, report.failed[0][1])
+    if report.refused and not report.refuses_too_much:
+        settlements.quarantine(report.refused)
+        report.quarantined = len(report.refused)
     return report
 
 
-def _groups(change_set: pd.DataFrame) -> Iterator[list[Row]]:
-    """The operations phase by phase, in groups of one phase each."""
+def _groups(change_set: pd.DataFrame, sink: Sink) -> Iterator[list[Row]]:
+    """The operations phase by phase, in groups of one phase each, large enough to keep all threads busy."""
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
-        for start in range(0, len(phase), _SENT_TOGETHER):
-            yield records(phase.iloc[start : start + _SENT_TOGETHER])
+        size = max(_SENT_TOGETHER, sink.most(operation) * sink.flow.concurrency)
+        for start in range(0, len(phase), size):
+            yield to_table(phase.iloc[start : start + size], _ROW).to_pylist()
 
 
-def _settlement_groups(sending: Mapping[Future[None], Row]) -> Iterator[list[tuple[Row, Future[None]]]]:
+def _fit(rows: Sequence[Row], sink: Sink, report: DeliveryReport) -> list[Letter]:
+    """Those that can be sent at all; what Port would refuse for its identifier or its size is refused here."""
+    illegal = set(illegal_identifiers(row["identifier"] for row in rows))
+    letters = []
+    for row in rows:
+        letter = Letter(row, event(row))
+        if row["identifier"] in illegal:
+            reason = "Port does not take its identifier: it has more than 1000 characters, or one that is illegal"
+        elif len(letter.event) > sink.max_bytes:
+            reason = f"the event has {len(letter.event):,} bytes; Port takes {sink.max_bytes:,}"
+        else:
+            letters.append(letter)
+            continue
+        report.unsent += 1
+        _refuse(row, reason, report)
+    return letters
+
+
+def _parcels(letters: Sequence[Letter], sink: Sink) -> Iterator[list[Letter]]:
+    """As many operations a request as the sink takes, in number and in bytes."""
+    parcel: list[Letter] = []
+    size = 0
+    for letter in letters:
+        length = len(letter.event) + 1  # and a comma
+        full = len(parcel) == sink.most(Operation(letter.row["operation"])) or size + length > sink.max_bytes + 1
+        if parcel and full:
+            yield parcel
+            parcel, size = [], 0
+        parcel.append(letter)
+        size += length
+    if parcel:
+        yield parcel
+
+
+def _send(sink: Sink, letters: Sequence[Letter], before_request: Callable[[], None]) -> list[Outcome]:
+    """What became of each; a request that Port refuses, or goes on failing at, is halved until it is known why."""
+    try:
+        return sink.send(letters, before_request)
+    except (RefusedError, StubbornError) as error:
+        if len(letters) == 1:
+            return [error]
+        middle = len(letters) // 2
+        return _send(sink, letters[:middle], before_request) + _send(sink, letters[middle:], before_request)
+    except TransientError as error:
+        raise _accepts_nothing(sink, error) from None
+
+
+def _accepts_nothing(sink: Sink, reason: object) -> PortError:
+    minutes = int(sink.flow.deadline.total_seconds() // 60)
+    return PortError(
+        f"Port accepted nothing for {minutes} minutes (PORT_DELIVERY_DEADLINE_MINUTES): {reason}. "
+        "The watermark stays where it is, and the next run delivers what is missing."
+    )
+
+
+def _settlement_groups(
+    sending: Mapping[Future[list[Outcome]], list[Letter]],
+) -> Iterator[list[tuple[list[Letter], Future[list[Outcome]]]]]:
     """The answers as they come in, as many at a time as are settled together."""
-    answered: SimpleQueue[Future[None]] = SimpleQueue()
+    answered: SimpleQueue[Future[list[Outcome]]] = SimpleQueue()
     for future in sending:
         future.add_done_callback(answered.put)
     left = len(sending)
     while left:
         done = [answered.get()]
+        operations = len(sending[done[0]])
         until = time.monotonic() + _SETTLED_WITHIN_SECONDS
         with suppress(Empty):
-            while len(done) < min(left, _SETTLED_TOGETHER):
+            while len(done) < left and operations < _SETTLED_TOGETHER:
                 done.append(answered.get(timeout=max(until - time.monotonic(), 0.0)))
+                operations += len(sending[done[-1]])
         left -= len(done)
         yield [(sending[future], future) for future in done]
 
 
-def _settle(outcomes: list[tuple[Row, Future[None]]], settlements: Settlements, report: DeliveryReport) -> None:
+def _settle(
+    answers: list[tuple[list[Letter], Future[list[Outcome]]]], settlements: Settlements, report: DeliveryReport
+) -> None:
     accepted = []
-    for row, future in outcomes:
+    for letters, future in answers:
         if future.cancelled():
             continue
         try:
-            future.result()
-        except RefusedError as error:
-            report.refused.append((row, str(error)))
-            logger.warning("Port refused %s %s: %s", row["operation"], row["identifier"], error)
+            outcomes = future.result()
         except PortError as error:
             report.error = report.error or error
-        else:
-            accepted.append(row)
+            continue
+        for letter, outcome in zip(letters, outcomes, strict=True):
+            match outcome:
+                case None:
+                    accepted.append(letter.row)
+                case RefusedError() if not _lacks_container(letter.row, report):
+                    _refuse(letter.row, str(outcome), report)
+                case RefusedError() | StubbornError():
+                    report.failed.append((letter.row, str(outcome)))
     settlements.settle(accepted)
     report.accepted.update(str(row["operation"]) for row in accepted)
+
+
+def _lacks_container(row: Row, report: DeliveryReport) -> bool:
+    """Whether Port goes on failing at what holds this: to refuse it then says nothing about it."""
+    return any(
+        row["operation"] == container["operation"] == Operation.UPSERT
+        and row["subscription_id"] == container["subscription_id"]
+        and (
+            (container["kind"] == Kind.SUBSCRIPTION and row["kind"] != Kind.SUBSCRIPTION)
+            or (container["kind"] == Kind.RESOURCE_GROUP and row["resource_group"] == container["resource_group"])
+        )
+        for container, _ in report.failed
+    )
+
+
+def _refuse(row: Row, reason: str, report: DeliveryReport) -> None:
+    report.refused.append((row, reason))
+    if len(report.refused) <= _MAX_REFUSED:
+        logger.warning("Port refused %s %s: %s", row["operation"], row["identifier"], reason)
+    if report.refuses_too_much and report.error is None:
+        report.error = PortError(
+            f"Port refused {len(report.refused):,} of {report.total:,} deliveries, the last one saying: {reason}. So "
+            "many are a mistake in the set-up and not in the entities: check the blueprints and the webhook's mapping "
+            "in Port (the job port_setup does) and launch again. Nothing was put into quarantine."
+        )

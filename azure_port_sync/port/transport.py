@@ -5,13 +5,14 @@ limits"). That is documented as epoch seconds, but Port's own Terraform provider
 Port's Ocean, what is above 10,000 counts as epoch here (github.com/port-labs/ocean, `port_ocean/helpers/retry.py`).
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import requests
 from requests.adapters import HTTPAdapter
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from urllib3.exceptions import HTTPError, TimeoutError  # noqa: A004  (the built-in one does not come from there)
 
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import PortError
@@ -20,24 +21,45 @@ from azure_port_sync.sync.errors import PortError
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 _TIMEOUT = (10, 60)  # seconds to connect, seconds between two bytes
-_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
+_WHOLE_ANSWER = timedelta(minutes=2)
+_CHUNK = 64 * 1024
 _LARGEST_DURATION = 10_000
 
 
 class TransientError(Exception):
-    """Port is not able to answer just now; `wait` is how many seconds it asks for."""
+    """Port is not able to answer just now; `wait` is how many seconds it asks for, `status` what it answered."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, status: int | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.status = status
 
 
-def new_session(*, connections: int, verify: str | bool) -> requests.Session:
-    """A session that keeps so many connections to one host; `verify` is what TLS is verified against."""
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text on one line."""
+        return " ".join(self.body.decode(errors="replace").split())
+
+
+def new_session(url: str, *, connections: int, verify: str | bool) -> requests.Session:
+    """A session that keeps so many connections to the host of `url`; `verify` is what TLS is verified against.
+
+    What the environment says of proxies is read here once. Left to requests, it would be read before every request,
+    with a .netrc whose password goes before our token.
+    """
     session = requests.Session()
+    session.proxies = {**requests.utils.get_environ_proxies(url)}
+    session.trust_env = False
     session.verify = verify
     session.headers.update({"Content-Type": "application/json", "User-Agent": "azure_port_sync"})
-    session.auth = _no_netrc
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
@@ -45,32 +67,55 @@ def new_session(*, connections: int, verify: str | bool) -> requests.Session:
 
 
 def exchange(
-    session: requests.Session, method: str, url: str, *, body: bytes, headers: Mapping[str, str]
-) -> requests.Response | PortError | TransientError:
+    session: requests.Session, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], clock: Clock
+) -> Answer | PortError | TransientError:
     """Port's answer, or what to raise instead: not from here, because requests' errors name the URL.
 
-    Redirects are not followed: they would carry what is sent, or a token, to a host that nobody named.
+    An answer that may be another after a while is a TransientError already. Redirects are not followed: they would
+    carry what is sent, or a token, to a host that nobody named.
     """
+    ends = clock.now() + _WHOLE_ANSWER
     try:
-        return session.request(
+        with session.request(
             method,
             url,
             data=body,
             headers=headers,
             timeout=_TIMEOUT,
             allow_redirects=False,
-            verify=session.verify,  # left to the session, a variable of the environment would go before it
-        )
-    except requests.exceptions.SSLError:
+            stream=True,
+        ) as response:
+            parts = []
+            # The time-out of requests is for two bytes; an answer that drips could go on for ever.
+            while part := response.raw.read1(_CHUNK, decode_content=True):
+                parts.append(part)
+                if clock.now() > ends:
+                    return TransientError("its answer came too slowly")
+            answer = Answer(response.status_code, response.headers, b"".join(parts))
+    except requests.exceptions.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            return TransientError("no secure connection came about")
         return PortError(
             "Port's certificate was not accepted. Behind a private certificate authority, name its file in "
             "REQUESTS_CA_BUNDLE."
         )
-    except requests.RequestException as error:
-        return TransientError(f"no whole answer ({type(error).__name__})")
+    except (requests.RequestException, HTTPError) as error:
+        return TransientError(_what_broke(error))
+    if answer.status in TRANSIENT_STATUS:
+        return TransientError(f"it answered {answer.status}", asked_wait(answer, clock.now()), answer.status)
+    return answer
 
 
-def asked_wait(answer: requests.Response, now: datetime) -> float:
+def _what_broke(error: Exception) -> str:
+    """Why there is no whole answer; the error's own text would show the URL."""
+    if isinstance(error, requests.Timeout | TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "there is no connection to it, or it breaks before the answer"
+    return "its answer breaks off"
+
+
+def asked_wait(answer: Answer, now: datetime) -> float:
     """Seconds that an answer asks to wait; 0 where it does not ask, or not in a way that can be read.
 
     ``x-ratelimit-reset`` comes with every answer of Port's API, but only a 429 asks to wait for it.
@@ -81,38 +126,11 @@ def asked_wait(answer: requests.Response, now: datetime) -> float:
     try:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
     except (TypeError, ValueError):
-        return _until_reset(answer, now) if answer.status_code == 429 else 0.0
+        return until_reset(answer, now) if answer.status == 429 else 0.0
 
 
-def patient(
-    clock: Clock, time_left: Callable[[], float], *, before_sleep: Callable[[RetryCallState], None]
-) -> Retrying:
-    """Calls again after a TransientError, until no time is left; then the last one is raised.
-
-    It waits with jitter, not less than Port asks for, and not past the deadline.
-    """
-
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.wait if isinstance(error, TransientError) else 0.0
-        return min(asked + float(_BACKOFF(state)), max(time_left(), 0.0))
-
-    return Retrying(
-        retry=retry_if_exception_type(TransientError),
-        wait=wait,
-        stop=lambda _: time_left() <= 0,
-        sleep=clock.sleep,
-        before_sleep=before_sleep,
-        reraise=True,
-    )
-
-
-def _until_reset(answer: requests.Response, now: datetime) -> float:
+def until_reset(answer: Answer, now: datetime) -> float:
+    """Seconds until Port's API grants a new share of requests, by what an answer says; 0 where it does not say."""
     text = answer.headers.get("x-ratelimit-reset", "")
     value = float(text) if text.isdecimal() else 0.0
     return value if value <= _LARGEST_DURATION else max(0.0, value - now.timestamp())
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Without this, requests looks for a .netrc on disk before every request, and prefers what it says to our token."""
-    return request
