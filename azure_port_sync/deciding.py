@@ -14,7 +14,16 @@ from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.resource_graph import AzureReader, Reading
 from azure_port_sync.state import Refill, StateStore
 from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.decisions import DELETE_RECORD, SETTLED, Decisions, Verdict, candidates, decide_all, due_again
+from azure_port_sync.sync.decisions import (
+    DELETE_RECORD,
+    REFUSED_DELETE,
+    SETTLED,
+    Decisions,
+    Verdict,
+    candidates,
+    decide_all,
+    due_again,
+)
 from azure_port_sync.sync.entities import identity, observed_subscription
 from azure_port_sync.sync.errors import SettingsError
 from azure_port_sync.sync.guards import is_mass_deletion, mass_deletion_sentence
@@ -25,12 +34,15 @@ from azure_port_sync.sync.identity import (
 )
 from azure_port_sync.sync.planning import Plan, plan
 from azure_port_sync.sync.request import Mode, Request
-from azure_port_sync.sync.rows import OBSERVATION, Kind, concat, frame_of, records
+from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, frame_of, records
 from azure_port_sync.sync.subscriptions import Presence, in_question, presence
 from azure_port_sync.sync.windows import Window
 
 #: How long a change record may wait for its row before the entity counts as deleted.
 PENDING_FOR = timedelta(hours=24)
+
+#: Entities of a full run that are looked at in Port afterwards.
+_SAMPLED = 20
 
 
 class Catalog(Protocol):
@@ -46,13 +58,15 @@ class ChangeSet:
     """The decided operations (columns of CHANGE_SET, in delivery order) and the plan that they belong to.
 
     `objections` say why it must not be delivered. `kept` is the number of rows that the ledger holds when all of a
-    full change set is delivered, and None for others.
+    full change set is delivered, and None for others. `sample` are a few entities of a full run as Port should show
+    them: `kind`, `identifier` and `data`.
     """
 
     frame: pd.DataFrame
     plan: Plan
     objections: tuple[str, ...] = ()
     kept: int | None = None
+    sample: tuple[dict[str, str], ...] = ()
 
 
 @dataclass
@@ -153,12 +167,14 @@ class _Deciding:
     findings: Findings
     observations: list[pd.DataFrame] = field(default_factory=list)
     known: pd.DataFrame = field(default_factory=pd.DataFrame)
+    quarantined: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def run(self) -> tuple[ChangeSet, Findings]:
         self.known = self.store.known_containers(self.target)
         subscriptions = self._observe_subscriptions()
         self._observe_containers()
-        pending = self.store.pending(self.plan.target)
+        self.quarantined = self.store.quarantined(self.target)
+        pending = self.store.pending(self.target)
         match self.plan.mode:
             case Mode.PARTIAL:
                 self._observe_part()
@@ -169,7 +185,9 @@ class _Deciding:
             case Mode.INCREMENTAL:
                 self._observe_new(subscriptions)
                 self._observe_pending(pending)
+                self._observe_quarantined()
                 self._observe_changes()
+        self._observe_parents(pending)
         self._observe_tombstoned()
         self._observe_absent_resources(subscriptions)
         self._check_answers()
@@ -329,6 +347,62 @@ class _Deciding:
         ]
         self.observations.append(frame_of(waiting, OBSERVATION))
 
+    def _observe_parents(self, pending: pd.DataFrame) -> None:
+        """The groups of resources that were read after them, or are not shown yet: asked for by id.
+
+        A resource whose group Azure goes on not showing, or not in scope, waits for it as others wait for their row,
+        because Port may refuse a relation to nothing, and would otherwise show one. Who may read a resource and not
+        its group waits for ever, so the wait ends as the others do, and the resource is told.
+        """
+        told, shown, needed = set[tuple[str, str]](), set[tuple[str, str]](), set[tuple[str, str]]()
+        for frame in self.observations:
+            groups = frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["present"]]
+            shown |= _pairs(groups)
+            told |= _pairs(groups[groups["in_scope"]])
+            telling = frame[(frame["kind"] == Kind.RESOURCE) & frame["present"] & frame["in_scope"]]
+            needed |= _pairs(telling[["subscription_id", "resource_group"]].drop_duplicates())
+        needed = {pair for pair in needed if pair[1]}  # some lie in a subscription, and in no group
+        late = sorted(needed - shown)
+        if late:
+            ids = [f"/subscriptions/{subscription}/resourceGroups/{group}" for subscription, group in late]
+            found = self.reader.containers(ids).frame
+            self.observations.append(found)
+            new = _pairs(found[found["in_scope"]])
+            told |= new
+            if new:  # it may have come with resources that no change record tells of
+                self._observe_rows(self.reader.inventory_of_groups(sorted(new)), "inventory of groups read late")
+        unseen = needed - told
+        if unseen:
+            waited = set(pending.loc[pending["since"] <= self.now - PENDING_FOR, "identifier"])
+            self.observations = [self._waiting_for_group(frame, unseen, waited) for frame in self.observations]
+
+    def _waiting_for_group(self, frame: pd.DataFrame, unseen: set[tuple[str, str]], waited: set[str]) -> pd.DataFrame:
+        pairs = zip(frame["subscription_id"], frame["resource_group"], strict=True)
+        waits = (frame["kind"] == Kind.RESOURCE) & pd.Series(
+            [pair in unseen for pair in pairs], index=frame.index, dtype=bool
+        )
+        waits &= frame["present"] & frame["in_scope"] & ~frame["identifier"].isin(waited)
+        if not waits.any():
+            return frame
+        waiting = frame[waits].assign(present=False, in_scope=False, hash=None, data=None)
+        waiting["change_type"] = waiting["change_type"].fillna("Create")
+        # Older than any record that tells more.
+        waiting["change_time"] = waiting["change_time"].fillna(pd.Timestamp(self.plan.window.start))
+        return concat([frame[~waits], waiting], OBSERVATION)
+
+    def _observe_quarantined(self) -> None:
+        """What could be told now: its identifier may be free again, or a person wants it to be tried again."""
+        again = self.quarantined
+        if not self.plan.request.retry_quarantined:
+            again = again[again["operation"].isna()]
+        if again.empty:
+            return
+        is_resource = again["kind"] == Kind.RESOURCE
+        self._observe_rows(self.reader.resources(again.loc[is_resource, "azure_id"]), "rows of quarantined resources")
+        # Containers are in the snapshot, or asked for by id already.
+        gone = [identity(row["azure_id"], row["type"], None) for row in records(again[is_resource])]
+        self.observations.append(frame_of([{**one, "present": False, "in_scope": False} for one in gone], OBSERVATION))
+
     def _observe_tombstoned(self) -> None:
         """Rows of which a Delete record is known and no newer one was read: their records, wherever they lay.
 
@@ -385,7 +459,9 @@ class _Deciding:
         self.findings.candidates = len(found)
         waiting = pending[pending["identifier"].isin(found["identifier"])]
         held = found["subscription_id"].isin(list(subscriptions.in_grace))
-        undecided = found.assign(resend=resend, held=held)
+        undecided = found.assign(resend=resend, held=held, refused=self._refused(found))
+        in_quarantine = self._in_quarantine(found)
+        sample = self._sample(found)
         if len(comparison.positions) < len(found):
             undecided = undecided.iloc[comparison.positions]
         del found  # a first run decides about all of it, and need not hold it twice
@@ -399,9 +475,19 @@ class _Deciding:
         self.findings.verdicts = decisions.verdicts
         self.findings.known_deletes = decisions.known_deletes
         self.findings.resent = decisions.resent
-        self._record_facts(waiting, undecided, decisions)
+        self._record_facts(waiting, undecided, decisions, in_quarantine)
         kept = decisions.kept if self.plan.mode is Mode.FULL else None
-        return ChangeSet(decisions.change_set, self.plan, self._objections(), kept)
+        untold = set(decisions.unresolved["identifier"])
+        sample = [row for row in sample if row["identifier"] not in untold]
+        return ChangeSet(decisions.change_set, self.plan, self._objections(), kept, tuple(sample))
+
+    def _sample(self, found: pd.DataFrame) -> list[dict[str, str]]:
+        """A few entities of a full run, other ones each time."""
+        if self.plan.mode is not Mode.FULL:
+            return []
+        there = found.index[found["present"] & found["in_scope"] & (found["change_type"] != DELETE_RECORD).fillna(True)]
+        chosen = pd.Series(there).sample(min(_SAMPLED, len(there)), random_state=self.plan.generation)
+        return records(found.loc[chosen.tolist(), ["kind", "identifier", "data"]])
 
     def _candidates(self) -> pd.DataFrame:
         only = self.plan.request.only
@@ -424,7 +510,29 @@ class _Deciding:
             return due_again(found["identifier"], self.plan.full_runs)
         return pd.Series(self.plan.resends_all, index=found.index)
 
-    def _record_facts(self, pending: pd.DataFrame, undecided: pd.DataFrame, decisions: Decisions) -> None:
+    def _refused(self, found: pd.DataFrame) -> "pd.Series | None":
+        """The content of each candidate that Port has refused before, and that nobody wants to be tried again."""
+        refused = self.quarantined[self.quarantined["operation"].notna()]
+        if refused.empty or self.plan.request.retry_quarantined:
+            return None
+        contents = refused["hash"].where(refused["operation"] == Operation.UPSERT, REFUSED_DELETE)
+        by_entity = dict(zip(_entities(refused), contents, strict=True))
+        return pd.Series([by_entity.get(one) for one in _entities(found)], index=found.index, dtype=object)
+
+    def _in_quarantine(self, found: pd.DataFrame) -> set[tuple[str, str]]:
+        """Those in quarantine whose fate this run decides: its candidates, and in a full run all of them."""
+        quarantined = set(_entities(self.quarantined))
+        if not quarantined or self.plan.mode is Mode.FULL:
+            return quarantined
+        return quarantined.intersection(_entities(found))
+
+    def _record_facts(
+        self,
+        pending: pd.DataFrame,
+        undecided: pd.DataFrame,
+        decisions: Decisions,
+        in_quarantine: set[tuple[str, str]],
+    ) -> None:
         """Remember what was learned about Azure; `pending` are those of the pending that were candidates."""
         waits, ids = pending["identifier"], (decisions.change_set["identifier"], decisions.pending["identifier"])
         self.store.record_facts(
@@ -432,6 +540,10 @@ class _Deciding:
             pending=decisions.pending,
             resolved=waits[~waits.isin(ids[0]) & ~waits.isin(ids[1])].tolist(),
             deleted=undecided[OBSERVATION.names],
+            colliding=[(row, _collision(owner)) for row, owner in decisions.colliding],
+            released=sorted(in_quarantine.difference(_entities(decisions.change_set), _entities(decisions.unresolved)))
+            if in_quarantine
+            else [],
             now=self.now,
         )
         self.store.read_again(self.plan, sorted(_pairs(decisions.deleted_for_scope)))
@@ -466,6 +578,18 @@ def presence_objections(unreadable: Sequence[str], unanswered: Sequence[str]) ->
 def _pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
     """The (subscription id, resource group) pairs of these rows."""
     return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
+
+
+def _entities(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """The (kind, lower-case azure id) of these rows."""
+    return zip(frame["kind"], frame["azure_id"].str.lower(), strict=True)
+
+
+def _collision(owner: str) -> str:
+    return (
+        f"its identifier in Port is that of {owner}, because Port takes no space and makes it an underscore; rename "
+        "one of the two in Azure"
+    )
 
 
 def _absences(known: pd.DataFrame) -> pd.DataFrame:

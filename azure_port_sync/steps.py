@@ -95,6 +95,9 @@ class _Claim:
     def settle(self, rows: Sequence[Row]) -> None:
         self._store.settle(self._plan, rows, self._clock.now())
 
+    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None:
+        self._store.quarantine(self._plan, refused, self._clock.now())
+
 
 @contextmanager
 def _claimed(store: StateStore, clock: Clock, plan: Plan) -> Iterator[_Claim]:

@@ -671,15 +671,15 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: World) -
     send = world.sink.send
     sent: list[int] = []
 
-    def falls_asleep(body: bytes, before_request: Any) -> None:
+    def falls_asleep(letters: Any, before_request: Any) -> Any:
         if not sent:
             world.clock.sleep(2 * LEASE.total_seconds())
             world.sink.send = send  # type: ignore[method-assign]
             assert steps.deliver_changes(quick, world.sink, world.store, world.clock).unsettled == 0
             sent.append(world.sandbox.port.events)
-        send(body, before_request)
+        return send(letters, before_request)
 
-    world.sink.concurrency = 1
+    world.sink.flow.concurrency = 1
     world.sink.send = falls_asleep  # type: ignore[method-assign]
     with pytest.raises(StateError, match="taken this target over"):
         steps.deliver_changes(slow, world.sink, world.store, world.clock)

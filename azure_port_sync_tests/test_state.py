@@ -562,7 +562,15 @@ def test_known_among_counts_what_the_ledger_holds(store: StateStore) -> None:
 
 
 def _facts(store: StateStore, *, pending: Any = (), resolved: Any = (), deleted: Any = (), at: Any = NOW) -> None:
-    store.record_facts("t", pending=_frame(*pending), resolved=resolved, deleted=_frame(*deleted), now=at)
+    store.record_facts(
+        "t",
+        pending=_frame(*pending),
+        resolved=resolved,
+        deleted=_frame(*deleted),
+        colliding=(),
+        released=(),
+        now=at,
+    )
 
 
 def test_pending_waits_from_its_first_record_on(store: StateStore) -> None:

@@ -4,10 +4,12 @@ All comparisons with the ledger are joins in SQL, so that a million entities nev
 What moves together is written in one transaction.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -286,17 +288,35 @@ class StateStore:
     def absent(
         self, target: str, observations: pd.DataFrame, *, subscriptions: Collection[str] | None = None
     ) -> pd.DataFrame:
-        """The known resources (of these subscriptions) that are not among the observations: identity columns."""
+        """The known resources (of these subscriptions) that are not among the observations: identity columns.
+
+        One whose id has letters beyond ASCII may be among them in another casing all the same.
+        """
         ledger, c = t.ledger, t.candidate
         query = (
             sa.select(*_identity(ledger))
-            .outerjoin(c, sa.and_(c.c.kind == ledger.c.kind, c.c.identifier == ledger.c.identifier))
+            .outerjoin(
+                c,
+                sa.and_(
+                    c.c.kind == ledger.c.kind,
+                    c.c.identifier == ledger.c.identifier,
+                    # Another id may meet this one in the identifier; of what was only found in Port, it is a guess.
+                    sa.or_(ledger.c.state == FOUND, c.c.azure_id == sa.func.lower(ledger.c.azure_id)),
+                ),
+            )
             .where(ledger.c.target == target, ledger.c.kind == Kind.RESOURCE, c.c.position.is_(None))
         )
         if subscriptions is not None:
             query = query.where(ledger.c.subscription_id.in_(subscriptions))
         with self._candidates(observations, comparable=False) as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=_IDENTITY)
+
+    def ledger_counts(self, target: str) -> dict[Kind, int]:
+        """How many entities of each kind Port has been told of."""
+        ledger = t.ledger
+        query = sa.select(ledger.c.kind, sa.func.count()).where(ledger.c.target == target, ledger.c.hash.is_not(None))
+        with self._transaction() as connection:
+            return {Kind(kind): number for kind, number in connection.execute(query.group_by(ledger.c.kind))}
 
     def known_among(self, target: str, operations: pd.DataFrame) -> int:
         """How many of these rows (columns `kind` and `identifier`) the ledger holds."""
@@ -356,12 +376,15 @@ class StateStore:
         pending: pd.DataFrame,
         resolved: Sequence[str],
         deleted: pd.DataFrame,
+        colliding: Sequence[tuple[Row, str]],
+        released: Sequence[tuple[str, str]],
         now: datetime,
     ) -> None:
         """Remember what a run learned about Azure, whether or not its deliveries succeed.
 
         `pending` waits for a row, `resolved` identifiers wait no longer and need no delivery, `deleted` holds the
-        candidates whose newest record is a Delete. The two frames have the columns of OBSERVATION.
+        candidates whose newest record is a Delete (both frames with the columns of OBSERVATION). `colliding` have an
+        identifier that is another's, each with the reason, and `released` (kind, azure id) pairs leave quarantine.
         """
         with self._transaction() as connection:
             columns = ("azure_id", "type", "change_type", "change_time")
@@ -388,8 +411,61 @@ class StateStore:
                 for row in records(buried.assign(azure_id=buried["azure_id"].str.lower()))
             ]
             self._upsert(connection, t.tombstone, rows, update=("azure_id", "deleted_at"))
+            taken = [
+                _refused(target, row, reason, now, operation=None, hash=None, attempts=0) for row, reason in colliding
+            ]
+            self._put_in_quarantine(connection, taken)
+            self._release(connection, target, released)
             expired = sa.and_(t.tombstone.c.target == target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
+
+    # -- quarantine -------------------------------------------------------------------------------------------------
+
+    def quarantined(self, target: str) -> pd.DataFrame:
+        """What Port does not take: kind, identifier, azure_id, type, operation, hash, payload, reason, times, attempts.
+
+        `operation` is null where the identifier is another entity's.
+        """
+        names = [column for column in t.quarantine.c if column.name not in ("target", "entity")]
+        query = sa.select(*names).where(t.quarantine.c.target == target)
+        return self._frame(query.order_by(t.quarantine.c.first_at, t.quarantine.c.azure_id))
+
+    def quarantine(self, plan: Plan, refused: Sequence[tuple[Row, str]], now: datetime) -> None:
+        """Record why Port does not take these operations: rows of a change set, each with its reason."""
+        with self._transaction() as connection:
+            self._renew(connection, plan, now)
+            rows = [
+                _refused(
+                    plan.target,
+                    row,
+                    reason,
+                    now,
+                    operation=str(row["operation"]),
+                    hash=row["hash"] if row["operation"] == Operation.UPSERT else None,
+                    attempts=1,
+                )
+                for row, reason in refused
+            ]
+            self._put_in_quarantine(connection, rows)
+            self._forget(connection, t.pending, plan.target, [row["identifier"] for row, _ in refused])
+
+    def _put_in_quarantine(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+        insert = self._insert(t.quarantine)
+        new = {name: insert.excluded[name] for name in ("operation", "hash", "payload", "reason", "last_at")}
+        insert = insert.on_conflict_do_update(
+            index_elements=list(t.quarantine.primary_key),
+            set_={**new, "attempts": t.quarantine.c.attempts + insert.excluded.attempts},
+        )
+        for chunk in _chunks(rows, _CHUNK):
+            connection.execute(insert, chunk)
+
+    def _release(self, connection: sa.Connection, target: str, entities: Sequence[tuple[str, str]]) -> None:
+        """Forget what was refused of these (kind, azure id) pairs."""
+        if not self._holds_any(connection, t.quarantine, target):
+            return
+        for chunk in _chunks([_digest(*pair) for pair in entities], _IN_LIST):
+            of_target = t.quarantine.c.target == target
+            connection.execute(sa.delete(t.quarantine).where(of_target, t.quarantine.c.entity.in_(chunk)))
 
     # -- delivering -------------------------------------------------------------------------------------------------
 
@@ -444,46 +520,39 @@ class StateStore:
         ]
         with self._transaction() as connection:
             self._renew(connection, plan, now)
-            self._upsert(connection, t.ledger, values, update=("state", "told_at"))
+            # The id of what was only found in Port was a guess, and counts from here on.
+            self._upsert(connection, t.ledger, values, update=(*_TOLD, "state", "told_at"))
 
     def settle(self, plan: Plan, rows: Sequence[Row], now: datetime) -> None:
         """Record in one transaction that Port took these operations; `rows` have the columns of CHANGE_SET.
 
-        Port deletes what depends on a deleted container, so the ledger beneath one is voided with it.
+        They have been begun before (`begin_sending`). Port deletes what depends on a deleted container, so the ledger
+        beneath one is voided with it.
         """
         with self._transaction() as connection:
             self._renew(connection, plan, now)
-            upserts = [
-                {
-                    "target": plan.target,
-                    **{name: row[name] for name in _IDENTITY},
-                    "hash": row["hash"],
-                    "state": SETTLED,
-                    "complete_after": plan.generation,
-                    "told_at": now,
-                }
-                for row in rows
-                if row["operation"] == Operation.UPSERT
-            ]
-            columns = (
-                "azure_id",
-                "type",
-                "name",
-                "subscription_id",
-                "resource_group",
-                "hash",
-                "state",
-                "told_at",
-            )
-            self._upsert(connection, t.ledger, upserts, update=columns)
+            upserts = [row for row in rows if row["operation"] == Operation.UPSERT]
+            if upserts:
+                mark = self._mark
+                connection.exec_driver_sql(
+                    f"UPDATE ledger SET hash = {mark}, state = {mark} "  # noqa: S608  (no value in the text)
+                    f"WHERE target = {mark} AND kind = {mark} AND identifier = {mark}",
+                    [(row["hash"], SETTLED, plan.target, row["kind"], row["identifier"]) for row in upserts],
+                )
             for row in rows:
                 if row["operation"] == Operation.DELETE:
                     for gone in _gone_with(plan.target, row):
                         connection.execute(sa.delete(t.ledger).where(gone))
             self._forget(connection, t.pending, plan.target, [row["identifier"] for row in rows])
             self._forget(connection, t.tombstone, plan.target, [row["identifier"] for row in upserts])
+            self._release(connection, plan.target, [(row["kind"], row["azure_id"]) for row in rows])
 
     # -- plumbing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _mark(self) -> str:
+        """What stands for a value in the text of a statement that goes to the driver as it is."""
+        return "?" if self._engine.dialect.name == "sqlite" else "%s"
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -504,7 +573,7 @@ class StateStore:
             connection.execute(sa.delete(t.candidate))
             may_be_equal = frame["present"] & frame["in_scope"] & (frame["change_type"] != DELETE_RECORD).fillna(True)
             hashes = frame["hash"].where(may_be_equal & comparable, None)
-            mark = "?" if self._engine.dialect.name == "sqlite" else "%s"
+            mark = self._mark
             insert = f"INSERT INTO candidate VALUES ({', '.join([mark] * 5)})"  # noqa: S608  (no value in the text)
             for start in range(0, len(frame), _CHUNK):
                 part = slice(start, start + _CHUNK)
@@ -520,6 +589,11 @@ class StateStore:
         """Give the tables of another version the columns of this one; the next run of each target is then full."""
         inspector = sa.inspect(connection)
         for table in t.metadata.sorted_tables:
+            key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            if set(key) != set(table.primary_key.columns.keys()):
+                table.drop(connection)
+                table.create(connection)
+                continue
             there = {column["name"] for column in inspector.get_columns(table.name)}
             for column in table.columns:
                 if column.name not in there:
@@ -540,14 +614,35 @@ class StateStore:
         self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, update: Sequence[str]
     ) -> None:
         """Insert the rows, or bring the `update` columns of those that are there up to date."""
-        statement = self._insert(table)
-        statement = statement.on_conflict_do_update(
-            index_elements=list(table.primary_key), set_={name: statement.excluded[name] for name in update}
+        if not rows:
+            return
+        # Given to the driver as it is: binding the parameters in SQLAlchemy takes longer than the database.
+        names = list(rows[0])
+        mark = self._mark
+        statement = (
+            f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))}) "  # noqa: S608
+            f"ON CONFLICT ({', '.join(table.primary_key.columns.keys())}) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in update)
         )
+        processors = [
+            table.c[name].type.dialect_impl(self._engine.dialect).bind_processor(self._engine.dialect) for name in names
+        ]
         for chunk in _chunks(rows, _CHUNK):
-            connection.execute(statement, chunk)
+            columns = (
+                [row[name] for row in chunk]
+                if processor is None
+                else list(map(cache(processor), (row[name] for row in chunk)))
+                for name, processor in zip(names, processors, strict=True)
+            )
+            connection.exec_driver_sql(statement, list(zip(*columns, strict=True)))
+
+    def _holds_any(self, connection: sa.Connection, table: sa.Table, target: str) -> bool:
+        """Spares a long list of names where there is nothing, as there mostly is."""
+        return bool(connection.scalar(sa.select(sa.exists().where(table.c.target == target))))
 
     def _forget(self, connection: sa.Connection, table: sa.Table, target: str, identifiers: Sequence[str]) -> None:
+        if not self._holds_any(connection, table, target):
+            return
         for chunk in _chunks(identifiers, _IN_LIST):
             connection.execute(sa.delete(table).where(table.c.target == target, table.c.identifier.in_(chunk)))
 
@@ -571,7 +666,8 @@ _FACTS = pa.schema(
 #: While a refill is under way: in the ledger, and not met in Port yet.
 _UNSEEN = "unseen"
 
-_IDENTITY = ["kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group"]
+_TOLD = ["azure_id", "type", "name", "subscription_id", "resource_group"]
+_IDENTITY = ["kind", "identifier", *_TOLD]
 
 
 def _identity(table: sa.Table) -> list[sa.Column[Any]]:
@@ -599,6 +695,25 @@ def _gone_with(target: str, row: Row) -> list[sa.ColumnElement[bool]]:
             return [itself, sa.and_(within, ledger.c.kind == Kind.RESOURCE, in_group)]
         case _:
             return [itself]
+
+
+def _digest(kind: str, azure_id: str) -> str:
+    """What names an entity in quarantine."""
+    return hashlib.blake2b(f"{kind} {azure_id.lower()}".encode(), digest_size=16).hexdigest()
+
+
+def _refused(target: str, row: Row, reason: str, now: datetime, **more: Any) -> dict[str, Any]:
+    """A row of the quarantine."""
+    return {
+        "target": target,
+        "entity": _digest(row["kind"], row["azure_id"]),
+        **{name: row[name] for name in ("kind", "identifier", "azure_id", "type")},
+        "payload": row["data"],
+        "reason": reason,
+        "first_at": now,
+        "last_at": now,
+        **more,
+    }
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 #: Counted up when the meaning of a column changes; a target of an older version is filled anew by a full sync.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = sa.MetaData()
 
@@ -90,15 +90,19 @@ tombstone = sa.Table(
     sa.Column("since", _INSTANT, nullable=False),
 )
 
-#: Deliveries that Port refuses for what they are.
+#: Entities that Port does not take for what they are; by their own ids, because two may meet in one identifier.
 quarantine = sa.Table(
     "quarantine",
     metadata,
     _key("target"),
-    _key("kind", 16),
-    _key("identifier", 1024),
-    sa.Column("hash", sa.String(32)),
-    sa.Column("payload", sa.Text, nullable=False),
+    _key("entity", 32),  # a digest of kind and lower-case azure_id, which can be too long for an index
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("identifier", sa.Text, nullable=False),
+    sa.Column("azure_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("operation", sa.String(8)),  # that was refused; null where another entity has the identifier
+    sa.Column("hash", sa.String(32)),  # of the refused content
+    sa.Column("payload", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("first_at", _INSTANT, nullable=False),
     sa.Column("last_at", _INSTANT, nullable=False),
@@ -122,7 +126,7 @@ candidate = sa.Table(
     sa.MetaData(),
     # The key is the index of the join. Identifiers alone may repeat: a space and an underscore meet in one.
     sa.Column("kind", sa.String(16), primary_key=True),
-    sa.Column("identifier", sa.String(1024), primary_key=True),
+    sa.Column("identifier", sa.Text, primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
     sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
     sa.Column("azure_id", sa.Text, nullable=False),  # lower-case

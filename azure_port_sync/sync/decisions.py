@@ -8,7 +8,7 @@ of a row proves nothing by itself, so the steps above confirm it before they han
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +29,9 @@ SETTLED, SENDING, FOUND = "settled", "sending", "found"
 #: A full run tells every n-th part of the catalog again, a different one each time.
 RESEND_PARTS = 7
 
+#: In place of a hash: Port has refused to delete the entity.
+REFUSED_DELETE = "delete"
+
 _AT_ONCE = 5_000
 _VERDICT = pd.ArrowDtype(pa.string())
 _KEY = ["kind", "key"]  # an identifier is not enough: a space and an underscore may meet in one
@@ -47,6 +50,11 @@ class Verdict(StrEnum):
     TOMBSTONED = "tombstoned"
     COLLIDING = "colliding"
     HELD = "held back by grace"
+    QUARANTINED = "quarantined"
+
+
+#: Verdicts that leave something to tell for a later run.
+_UNRESOLVED = [Verdict.QUARANTINED, Verdict.PENDING, Verdict.HELD]
 
 
 class Known(NamedTuple):
@@ -67,7 +75,7 @@ class Candidate(NamedTuple):
     """The part of a candidate that a decision rests on.
 
     `held`: its subscription has vanished and is given time to come back. `resend`: to be told although Port has been
-    told the same.
+    told the same. `refused`: the content that Port has refused before, by its hash, or REFUSED_DELETE.
     """
 
     present: bool
@@ -78,6 +86,7 @@ class Candidate(NamedTuple):
     azure_id: str = ""
     held: bool = False
     resend: bool = False
+    refused: str | None = None
 
 
 def candidates(observations: pd.DataFrame) -> pd.DataFrame:
@@ -112,8 +121,15 @@ def decide(candidate: Candidate, known: Known, *, delete_unknown: bool = False) 
     """The decision table of one entity.
 
     `delete_unknown` also deletes what the ledger does not hold but a Delete record names (there is no ledger yet, and
-    somebody else may have filled the catalog).
+    somebody else may have filled the catalog). What Port has refused before is not told again by itself.
     """
+    verdict = _decide(candidate, known, delete_unknown=delete_unknown)
+    telling = {Verdict.UPSERT: candidate.hash, Verdict.DELETE: REFUSED_DELETE}.get(verdict)
+    refused_before = telling is not None and telling == candidate.refused
+    return Verdict.QUARANTINED if refused_before else verdict
+
+
+def _decide(candidate: Candidate, known: Known, *, delete_unknown: bool) -> Verdict:
     is_known = known.state is not None
     if _is_anothers(known, candidate.azure_id):
         return Verdict.COLLIDING  # the identifier is another entity's, which this one must not change or remove
@@ -148,6 +164,8 @@ class Decisions:
 
     change_set: pd.DataFrame
     pending: pd.DataFrame
+    colliding: list[tuple[dict[str, Any], str]]  # that exist and whose identifier is another's, each with whose
+    unresolved: pd.DataFrame  # of which something is left to tell, and nothing in the change set
     deleted_for_scope: pd.DataFrame  # resources that exist and are deleted because they are out of scope
     verdicts: dict[Verdict, int]
     known_deletes: int  # deletes of what Port is known to hold
@@ -160,14 +178,17 @@ def decide_all(
 ) -> Decisions:
     """Decide every candidate that the store did not find equal, and lay the operations out in delivery order.
 
-    `to_decide` has the columns of OBSERVATION and those that `Candidate` has beyond (a missing one is false), and
+    `to_decide` has the columns of OBSERVATION and those that `Candidate` has beyond (or not), and
     `known` one entry for each of its rows; `unchanged` is the number of candidates that the store already found equal.
     """
     verdicts, of_known, of_same = [], [], []
+    owners: dict[str, str] = {}
     for candidate, fact in zip(_candidates(to_decide), known, strict=True):
         verdicts.append(decide(candidate, fact, delete_unknown=delete_unknown))
         of_known.append(fact.state is not None)
         of_same.append(fact.state == SETTLED and fact.hash == candidate.hash)
+        if verdicts[-1] is Verdict.COLLIDING:
+            owners[candidate.azure_id] = str(fact.azure_id)
     verdicts = _one_per_identifier(to_decide, verdicts)
     counts = Counter(verdicts)
     counts[Verdict.UNCHANGED] += unchanged
@@ -176,10 +197,13 @@ def decide_all(
         verdict=pd.Series(pa.array(verdicts, type=pa.string()), dtype=_VERDICT, index=to_decide.index)
     )
     upserts = marked[marked["verdict"] == Verdict.UPSERT]
+    colliding = marked[(marked["verdict"] == Verdict.COLLIDING) & marked["present"] & marked["in_scope"]]
     deletes = marked[marked["verdict"] == Verdict.DELETE]
     return Decisions(
         change_set=_in_delivery_order(_operations(upserts, deletes)),
         pending=marked[marked["verdict"] == Verdict.PENDING].drop(columns="verdict"),
+        colliding=_with_owners(colliding, upserts, owners),
+        unresolved=pd.concat([marked[marked["verdict"].isin(_UNRESOLVED)], colliding]),
         deleted_for_scope=deletes[
             deletes["present"]
             & (deletes["kind"] == Kind.RESOURCE)
@@ -188,7 +212,11 @@ def decide_all(
         verdicts={verdict: counts[verdict] for verdict in Verdict},
         known_deletes=known_counts[Verdict.DELETE],
         resent=sum(same and verdict is Verdict.UPSERT for verdict, same in zip(verdicts, of_same, strict=True)),
-        kept=counts[Verdict.UPSERT] + counts[Verdict.UNCHANGED] + counts[Verdict.HELD] + known_counts[Verdict.PENDING],
+        kept=counts[Verdict.UPSERT]
+        + counts[Verdict.UNCHANGED]
+        + counts[Verdict.HELD]
+        + known_counts[Verdict.PENDING]
+        + known_counts[Verdict.QUARANTINED],
     )
 
 
@@ -197,7 +225,8 @@ def _candidates(to_decide: pd.DataFrame) -> Iterator[Candidate]:
     for start in range(0, len(to_decide), _AT_ONCE):
         part = to_decide.iloc[start : start + _AT_ONCE]
         columns: list[Iterable[Any]] = [
-            part[name].tolist() if name in part else repeat(False, len(part)) for name in Candidate._fields
+            part[name].tolist() if name in part else repeat(Candidate._field_defaults[name], len(part))
+            for name in Candidate._fields
         ]
         for values in zip(*columns, strict=True):
             yield Candidate._make(None if value is pd.NA or value is pd.NaT else value for value in values)
@@ -260,6 +289,17 @@ def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> lis
     return [
         Verdict.COLLIDING if position in losing else verdict
         for position, verdict in zip(to_decide.index, verdicts, strict=True)
+    ]
+
+
+def _with_owners(
+    colliding: pd.DataFrame, upserts: pd.DataFrame, owners: Mapping[str, str]
+) -> list[tuple[dict[str, Any], str]]:
+    """Each with whose identifier it has: that of an entity that Port was told of, or is told of in this run."""
+    in_run = dict(zip(upserts["identifier"], upserts["azure_id"], strict=True)) if len(colliding) else {}
+    return [
+        (row, owners.get(row["azure_id"]) or in_run.get(row["identifier"], "another entity"))
+        for row in records(colliding)
     ]
 
 

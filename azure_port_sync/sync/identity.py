@@ -19,6 +19,7 @@ RESOURCE_GROUP_TYPE = "microsoft.resources/subscriptions/resourcegroups"
 MAX_IDENTIFIER_LENGTH = 1000
 
 _NOTHING_TO_ESCAPE = re.compile(r"[a-z0-9@_.+:\\/ -]*").fullmatch
+_PLAIN_IDENTIFIER = re.compile(r"[a-z0-9@_.+:\\/=-]+").fullmatch
 _SAFE = frozenset("0123456789@_.+:\\/- ")
 _ESCAPES = re.compile(r"(?:=[0-9a-f]{2})+")
 _CONTAINERS_IN_ID = re.compile(r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?", re.IGNORECASE)
@@ -87,7 +88,9 @@ def illegal_identifiers(identifiers: Iterable[str]) -> list[str]:
 
 
 def _is_identifier(text: str) -> bool:
-    return all((_is_legal(character) and character != " ") or character == "=" for character in text)
+    return bool(_PLAIN_IDENTIFIER(text)) or all(
+        (_is_legal(character) and character != " ") or character == "=" for character in text
+    )
 
 
 class Containers(NamedTuple):

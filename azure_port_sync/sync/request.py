@@ -71,7 +71,7 @@ class Request:
 
     `force` delivers what Port has been told already as well. `only` delivers one part again, whole; `reread` reads the
     change records of a past window again, of that part where one is named. `rebuild_ledger` first learns from Port
-    what it really holds.
+    what it really holds. `retry_quarantined` tells again what Port has refused.
     """
 
     mode: Mode = Mode.INCREMENTAL
@@ -81,6 +81,7 @@ class Request:
     only: Part = Part()
     reread: Window | None = None
     rebuild_ledger: bool = False
+    retry_quarantined: bool = False
 
     @property
     def is_partial(self) -> bool:
