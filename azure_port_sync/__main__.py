@@ -31,13 +31,14 @@ _REAL_HOME = Path(".dagster_home")
 _SANDBOX_FOLDER = Path(".sandbox")
 _START_SECONDS = 60
 
+#: Either of them names a real Port.
+_A_PORT = ("PORT_WEBHOOK_INGEST_URL", "PORT_CLIENT_ID")
 #: Settings of a real tenant or a real Port: whoever sets one of them does not want the sandbox.
-_WITH_A_WEBHOOK = (
+_WITH_A_PORT = (
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
     "PORT_WEBHOOK_SECRET",
-    "PORT_CLIENT_ID",
     "PORT_CLIENT_SECRET",
 )
 #: What a process needs of the machine, and nothing of the person's credentials.
@@ -70,14 +71,14 @@ def has_credentials(environment: Mapping[str, str]) -> bool:
     Raises SettingsError where the settings are half there: a run on the sandbox would then hide the mistake.
     """
     given = {name for name in environment if environment[name].strip()}
-    if "PORT_WEBHOOK_INGEST_URL" in given:
+    if given.intersection(_A_PORT):
         Settings.from_environment(environment)
         return True
-    if half := sorted(given.intersection(_WITH_A_WEBHOOK)):
+    if half := sorted(given.intersection(_WITH_A_PORT)):
         are, others = ("is", "the other") if len(half) == 1 else ("are", "the others")
         raise SettingsError(
-            f"{', '.join(half)} {are} set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook, "
-            f"or unset {others} to run on the sandbox."
+            f"{', '.join(half)} {are} set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook "
+            f"(or PORT_CLIENT_ID and PORT_CLIENT_SECRET), or unset {others} to run on the sandbox."
         )
     return False
 

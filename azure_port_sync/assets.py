@@ -5,7 +5,6 @@ red check comes with the numbers, and a blocking one stops the run before anythi
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from time import monotonic
@@ -16,8 +15,10 @@ import pandas as pd
 from pydantic import Field
 
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes, presence_objections
-from azure_port_sync.port import DeliveryReport
+from azure_port_sync.port import BLUEPRINTS, DeliveryReport
+from azure_port_sync.port.verify import verify
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
+from azure_port_sync.showing import check, kql, plainly, table
 from azure_port_sync.steps import deliver_changes, read_snapshot
 from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.decisions import Verdict
@@ -26,11 +27,10 @@ from azure_port_sync.sync.guards import MAX_DELETE_RATIO, is_mass_deletion, mass
 from azure_port_sync.sync.identity import illegal_identifiers, target_name
 from azure_port_sync.sync.planning import Plan
 from azure_port_sync.sync.request import Mode, Part, Request
-from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat, records
+from azure_port_sync.sync.rows import OBSERVATION, Kind, Operation, concat
 from azure_port_sync.sync.windows import RETENTION, Window
 
-#: Rows of a table in metadata; more would slow the UI down and be read by nobody.
-_SHOWN = 20
+_PAYLOAD_SHOWN = 300
 _PROGRESS_SECONDS = 10.0
 _WATERMARK_WARNS_AFTER = timedelta(hours=1)
 
@@ -92,6 +92,10 @@ class SyncConfig(dg.Config):
         description="Read the change records of a past window again and deliver what Port has not been told (of `only`,"
         " where that names a part). The watermark stays.",
     )
+    retry_quarantined: bool = Field(
+        default=False,
+        description="Tell once more what Port has refused and is in quarantine. Set it after you mended the reason.",
+    )
     rebuild_ledger: bool = Field(
         default=False,
         description="First read from Port's API what it really holds, then compare everything: finds what is missing "
@@ -112,6 +116,7 @@ class SyncConfig(dg.Config):
             ),
             reread=Window(_instant(self.reread.start), _instant(self.reread.end)) if self.reread else None,
             rebuild_ledger=self.rebuild_ledger,
+            retry_quarantined=self.retry_quarantined,
         )
 
 
@@ -123,15 +128,6 @@ def _instant(text: str) -> datetime:
             f"`reread` holds {text!r}, which is not an instant. Write e.g. 2026-11-23T10:00:00Z"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Show an error that is meant for a person as one sentence, and spend no retry on it."""
-    try:
-        yield
-    except SyncError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 # -- azure ----------------------------------------------------------------------------------------------------------
@@ -166,9 +162,10 @@ def _plainly() -> Iterator[None]:
     ],
 )
 def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResource) -> Iterator[dg.MaterializeResult]:
-    with _plainly():
+    with plainly():
         for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
             resource.check()
+        choice = port.choice
         reading = read_snapshot(azure.reader)
     kind = reading.frame["kind"]
     subscriptions, groups = (reading.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
@@ -177,11 +174,12 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         value=subscriptions,
         metadata={
             "dagster/row_count": len(subscriptions),
-            "subscriptions": _table(
+            "subscriptions": table(
                 _with_group_counts(subscriptions, groups),
                 ["name", "subscription_id", "groups"],
             ),
-            "query": _kql(reading.query),
+            "query": kql(reading.query),
+            "delivery": f"{choice.sink}: {choice.reason}",
         },
     )
     shown = len(reading.frame) - reading.derived
@@ -191,10 +189,10 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         metadata={
             "dagster/row_count": len(groups),
             "in_scope": int(groups["in_scope"].sum()),
-            "resource_groups": _table(groups, ["name", "subscription_id", "in_scope"]),
+            "resource_groups": table(groups, ["name", "subscription_id", "in_scope"]),
         },
         check_results=[
-            _check(
+            check(
                 "containers_match_azure",
                 asset_key="azure_resource_groups",
                 passed=shown == reading.total_records,
@@ -235,7 +233,8 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
             "identifiers_valid",
             asset="azure_change_set",
             blocking=True,
-            description="Every identifier is one that Port accepts, and none is told twice.",
+            description="No identifier is told twice, and each is one that Port accepts; one that is not goes to "
+            "quarantine.",
         ),
         dg.AssetCheckSpec(
             "subscriptions_present",
@@ -268,7 +267,7 @@ def azure_change_set(
     state: StateResource,
     clock: dg.ResourceParam[Clock],
 ) -> dg.MaterializeResult:
-    with _plainly():
+    with plainly():
         change_set, findings = decide_changes(
             azure.reader,
             state.store,
@@ -294,7 +293,7 @@ def azure_change_set(
             **_findings_metadata(findings, frame),
             "azure_requests": azure.reader.graph.usage.requests,
             "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
-            "operations": _table(frame, ["operation", "kind", "name", "type", "resource_group", "azure_id"]),
+            "operations": table(frame, ["operation", "kind", "name", "type", "resource_group", "azure_id"]),
             "queries": dg.MarkdownMetadataValue(
                 "\n\n".join(f"**{label}**\n```kusto\n{query}\n```" for label, query in findings.queries.items())
             ),
@@ -309,14 +308,14 @@ def _count_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheck
     illegal = illegal_identifiers(frame["identifier"])
     repeated = int(frame.duplicated(["kind", "identifier"]).sum())
     return [
-        _check(
+        check(
             "rows_match_azure",
             passed=findings.rows_read == findings.total_records,
             description=f"{findings.rows_read:,} rows were read; Azure counts {findings.total_records:,}.",
             rows_read=findings.rows_read,
             azure_total=findings.total_records,
         ),
-        _check(
+        check(
             "records_accounted_for",
             passed=findings.records_read == accounted,
             description=f"{findings.records_read:,} change records: {findings.records_reduced:,} resources changed, "
@@ -325,7 +324,7 @@ def _count_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheck
             records_reduced=findings.records_reduced,
             records_superseded=findings.records_superseded,
         ),
-        _check(
+        check(
             "candidates_accounted_for",
             passed=findings.candidates == verdicts and len(frame) == _operations(findings),
             description=f"{findings.candidates:,} candidates, {verdicts:,} verdicts, {len(frame):,} operations.",
@@ -333,9 +332,10 @@ def _count_checks(findings: Findings, frame: pd.DataFrame) -> list[dg.AssetCheck
             verdicts=verdicts,
             operations=len(frame),
         ),
-        _check(
+        check(
             "identifiers_valid",
             passed=not illegal and not repeated,
+            severity=dg.AssetCheckSeverity.ERROR if repeated else dg.AssetCheckSeverity.WARN,
             description=f"{len(frame):,} identifiers: {len(illegal):,} that Port refuses, {repeated:,} used twice.",
             identifiers=len(frame),
             illegal=len(illegal),
@@ -350,7 +350,7 @@ def _guard_checks(findings: Findings, plan: Plan) -> list[dg.AssetCheckResult]:
     wrong = findings.unreadable or findings.unanswered
     over = is_mass_deletion(findings.known_deletes, plan.known_before, max_ratio=request.max_delete_ratio)
     return [
-        _check(
+        check(
             "subscriptions_present",
             passed=not wrong and not findings.in_grace,
             severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
@@ -361,7 +361,7 @@ def _guard_checks(findings: Findings, plan: Plan) -> list[dg.AssetCheckResult]:
             in_grace=len(findings.in_grace),
             held_back=findings.verdicts[Verdict.HELD],
         ),
-        _check(
+        check(
             "deletes_within_guard",
             passed=not over or request.allow_mass_delete,
             description=_guard_sentence(findings, plan, over=over),
@@ -370,7 +370,7 @@ def _guard_checks(findings: Findings, plan: Plan) -> list[dg.AssetCheckResult]:
             max_delete_ratio=str(request.max_delete_ratio),
             allowed_by_a_person=str(request.allow_mass_delete).lower(),
         ),
-        _check(
+        check(
             "no_older_ghosts",
             passed=not findings.ghosts_may_remain,
             severity=dg.AssetCheckSeverity.WARN,
@@ -433,7 +433,20 @@ def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.
             "deliveries_settled",
             asset="port_deliveries",
             blocking=True,
-            description="Port accepted every delivery. Otherwise the run fails, and the watermark stays.",
+            description="Port accepted every delivery, or it is in quarantine. Otherwise the run fails, and the "
+            "watermark stays.",
+        ),
+        dg.AssetCheckSpec(
+            "quarantine_empty",
+            asset="port_deliveries",
+            description="There is nothing that Port refuses for what it is. What is in quarantine is told again when "
+            "it changes in Azure, or with `retry_quarantined: true`.",
+        ),
+        dg.AssetCheckSpec(
+            "port_holds_ledger",
+            asset="port_deliveries",
+            description="After a full run, Port's API shows as many entities as Port was told of, and a few of them as "
+            "they were told.",
         ),
         dg.AssetCheckSpec(
             "ledger_matches_inventory",
@@ -456,29 +469,39 @@ def port_deliveries(
 ) -> dg.MaterializeResult:
     started = monotonic()
     progress = _Progress(context.log, started)
-    with _plainly():
-        report = deliver_changes(azure_change_set, port.sink, state.store, clock, progress=progress)
+    with plainly():
+        sink, choice = port.sink, port.choice
+        report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan = azure_change_set.plan
     after = state.store.target_state(plan.target)
+    quarantined = state.store.quarantined(plan.target)
     watermark = after.watermark
     if report.error is not None:
         context.log.error(str(report.error))
     return dg.MaterializeResult(
         metadata={
+            "delivery": choice.sink,
+            "delivery_reason": choice.reason,
             "accepted": report.accepted.total(),
             "accepted_upserts": report.accepted[Operation.UPSERT],
             "accepted_deletes": report.accepted[Operation.DELETE],
             "refused": len(report.refused),
+            "failed": len(report.failed),
             "not_sent": report.total - report.done,
+            "in_quarantine": len(quarantined),
             "seconds": round(seconds, 2),
             "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
-            "port_retries": port.sink.retries,
+            "port_requests": sink.flow.requests,
+            "port_bytes": sink.flow.bytes,
+            "port_retries": sink.flow.retries,
+            "port_waited_seconds": round(sink.flow.waited_seconds, 1),
             **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
-            **({"refusals": _refusals(report)} if report.refused else {}),
+            **({"refusals": _refusals(report)} if report.refused or report.failed else {}),
+            **({"quarantine": _quarantine_table(quarantined)} if len(quarantined) else {}),
         },
         check_results=[
-            _check(
+            check(
                 "deliveries_match_change_set",
                 passed=report.done == len(azure_change_set.frame),
                 severity=dg.AssetCheckSeverity.WARN,
@@ -486,24 +509,93 @@ def port_deliveries(
                 operations=len(azure_change_set.frame),
                 answered=report.done,
             ),
-            _check(
+            check(
                 "deliveries_settled",
                 passed=report.unsettled == 0,
                 description=_settled_sentence(report),
                 accepted=report.accepted.total(),
+                quarantined=report.quarantined,
                 unsettled=report.unsettled,
             ),
-            _ledger_check(azure_change_set, report, after.ledger_rows),
+            _quarantine_check(quarantined),
+            _ledger_check(azure_change_set, report, state),
+            _port_check(context, azure_change_set, report, port, state, clock),
             _watermark_check(watermark, clock.now()),
         ],
     )
 
 
-def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int) -> dg.AssetCheckResult:
-    kept = change_set.kept
-    if kept is None or report.unsettled:
-        return _check("ledger_matches_inventory", passed=True, description="Only a full run that settled can tell.")
-    return _check(
+def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
+    number = len(quarantined)
+    return check(
+        "quarantine_empty",
+        passed=number == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Nothing is in quarantine."
+        if not number
+        else f"{number:,} entities are in quarantine, the oldest since "
+        f"{quarantined['first_at'].iloc[0]:%Y-%m-%d %H:%M} UTC: {quarantined['azure_id'].iloc[0]}, because "
+        f"{quarantined['reason'].iloc[0]}. Mend the reason; what changes in Azure is told again by itself, the rest by "
+        "a run with `retry_quarantined: true`.",
+        in_quarantine=number,
+    )
+
+
+def _quarantine_table(quarantined: pd.DataFrame) -> dg.TableMetadataValue:
+    shown = quarantined.assign(
+        first=quarantined["first_at"].dt.strftime("%Y-%m-%d %H:%M"),
+        last=quarantined["last_at"].dt.strftime("%Y-%m-%d %H:%M"),
+        payload=quarantined["payload"].str.slice(0, _PAYLOAD_SHOWN),
+    )
+    return table(shown, ["azure_id", "operation", "reason", "first", "last", "attempts", "payload"])
+
+
+def _port_check(
+    context: dg.AssetExecutionContext,
+    change_set: ChangeSet,
+    report: DeliveryReport,
+    port: PortResource,
+    state: StateResource,
+    clock: Clock,
+) -> dg.AssetCheckResult:
+    name = "port_holds_ledger"
+    if port.api is None:
+        return check(name, passed=True, description="Only with PORT_CLIENT_ID and PORT_CLIENT_SECRET can it be told.")
+    if change_set.plan.mode is not Mode.FULL or report.unsettled:
+        return check(name, passed=True, description="Only a full run that settled can tell.")
+    refused = {(row["kind"], row["identifier"]) for row, _ in report.refused}
+    sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
+    try:
+        told = state.store.ledger_counts(change_set.plan.target)
+        found = verify(port.api, port.mapping, told, sample, clock)
+    except SyncError as error:
+        context.log.warning(str(error))
+        return check(name, passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
+    numbers = ", ".join(f"{found.held[kind]:,} of {found.told[kind]:,} {BLUEPRINTS[kind]}" for kind in Kind)
+    return check(
+        name,
+        passed=found.holds,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Port shows {numbers}; {found.looked_at} entities were looked at."
+        + (f" {len(found.differences)} differences, the first: {found.differences[0]}." if found.differences else "")
+        + ("" if found.holds else " Launch full_sync with `rebuild_ledger: true` to compare and mend everything."),
+        port=found.held.total(),
+        told=found.told.total(),
+        looked_at=found.looked_at,
+        differences="; ".join(found.differences[:5]) or "none",
+    )
+
+
+def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateResource) -> dg.AssetCheckResult:
+    if change_set.kept is None or report.unsettled:
+        return check("ledger_matches_inventory", passed=True, description="Only a full run that settled can tell.")
+    store, target = state.store, change_set.plan.target
+    rows = store.target_state(target).ledger_rows
+    # The ledger keeps what was refused if Port may have an older version of it, also where it refused to delete it.
+    refused = pd.DataFrame([row for row, _ in report.refused], columns=change_set.frame.columns)
+    untold = int((refused["operation"] == Operation.UPSERT).sum()) - store.known_among(target, refused)
+    kept = change_set.kept - untold
+    return check(
         "ledger_matches_inventory",
         passed=rows == kept,
         description=f"The ledger holds {rows:,} entities; {kept:,} were found in Azure or are held back."
@@ -521,7 +613,7 @@ def _watermark_check(watermark: datetime | None, now: datetime) -> dg.AssetCheck
         if age is None
         else f"The watermark is {age / timedelta(minutes=1):,.0f} minutes old"
     )
-    return _check(
+    return check(
         "watermark_recent",
         passed=recent,
         severity=dg.AssetCheckSeverity.WARN,
@@ -551,20 +643,26 @@ class _Progress:
 def _settled_sentence(report: DeliveryReport) -> str:
     if report.error is not None:
         return f"{report.unsettled:,} of {report.total:,} deliveries are not settled. {report.error}"
-    if report.refused:
-        row, reason = report.refused[0]
+    if report.failed:
+        row, reason = report.failed[0]
         return (
-            f"Port refused {len(report.refused):,} of {report.total:,} deliveries, the first for {row['azure_id']}: "
-            f"{reason}. The watermark stays where it is; the next run tries them again."
+            f"Port goes on failing at {len(report.failed):,} of {report.total:,} deliveries and takes the others; the "
+            f"first is {row['azure_id']}: {reason}. The watermark stays where it is; the next run tries them again."
+        )
+    if report.quarantined:
+        return (
+            f"Port accepted {report.accepted.total():,} of {report.total:,} deliveries; it refuses "
+            f"{report.quarantined:,}, which are in quarantine."
         )
     return f"Port accepted all {report.total:,} deliveries." if report.total else "There was nothing to deliver."
 
 
 def _refusals(report: DeliveryReport) -> dg.TableMetadataValue:
     rows = [
-        {"operation": row["operation"], "azure_id": row["azure_id"], "reason": reason} for row, reason in report.refused
+        {"operation": row["operation"], "azure_id": row["azure_id"], "reason": reason}
+        for row, reason in [*report.refused, *report.failed]
     ]
-    return _table(pd.DataFrame(rows), ["operation", "azure_id", "reason"])
+    return table(pd.DataFrame(rows), ["operation", "azure_id", "reason"])
 
 
 # -- metadata -------------------------------------------------------------------------------------------------------
@@ -600,6 +698,7 @@ def _findings_metadata(findings: Findings, frame: pd.DataFrame) -> dict[str, Any
         "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
         "colliding": findings.verdicts[Verdict.COLLIDING],
         "held_back_by_grace": findings.verdicts[Verdict.HELD],
+        "in_quarantine": findings.verdicts[Verdict.QUARANTINED],
         "told_again": findings.resent,
         **(
             {
@@ -615,40 +714,3 @@ def _findings_metadata(findings: Findings, frame: pd.DataFrame) -> dict[str, Any
 
 def _count(frame: pd.DataFrame, operation: Operation) -> int:
     return int((frame["operation"] == operation).sum())
-
-
-def _check(
-    name: str,
-    *,
-    passed: bool,
-    description: str,
-    asset_key: str | None = None,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-    **metadata: int | str,
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name,
-        asset_key=asset_key,
-        passed=passed,
-        severity=severity,
-        description=description,
-        metadata=metadata,
-    )
-
-
-def _kql(query: str) -> dg.MarkdownMetadataValue:
-    return dg.MarkdownMetadataValue(f"```kusto\n{query}\n```")
-
-
-def _table(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:
-    """The first rows of a frame."""
-    shown = frame[columns].head(_SHOWN).astype(object)
-    shown = shown.where(shown.notna(), None)
-    schema = dg.TableSchema([dg.TableColumn(name, _column_type(frame[name])) for name in columns])
-    return dg.TableMetadataValue([dg.TableRecord(row) for row in records(shown)], schema)
-
-
-def _column_type(column: "pd.Series[Any]") -> str:
-    if pd.api.types.is_bool_dtype(column):
-        return "bool"
-    return "int" if pd.api.types.is_integer_dtype(column) else "string"

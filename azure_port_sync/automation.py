@@ -49,6 +49,13 @@ full_sync = dg.define_asset_job(
     config={"ops": {"azure_change_set": {"config": {"mode": "full"}}}},
 )
 
+port_setup = dg.define_asset_job(
+    "port_setup",
+    selection=dg.AssetSelection.groups("port_setup"),
+    description="Brings the three blueprints and the webhook into Port, or up to date. Needs PORT_CLIENT_ID and "
+    "PORT_CLIENT_SECRET; what a person added in Port stays.",
+)
+
 
 def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
     cron = _cron(setting)

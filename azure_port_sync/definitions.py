@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from azure_port_sync import assets, automation
+from azure_port_sync import assets, automation, setup_assets
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.storage import RunValues
 from azure_port_sync.sync.clock import Clock, SystemClock
@@ -11,8 +11,14 @@ from azure_port_sync.sync.clock import Clock, SystemClock
 def definitions(clock: Clock) -> dg.Definitions:
     """All definitions, on one clock."""
     return dg.Definitions(
-        assets=[assets.azure_snapshot, assets.azure_change_set, assets.port_deliveries],
-        jobs=[automation.incremental_sync, automation.full_sync],
+        assets=[
+            assets.azure_snapshot,
+            assets.azure_change_set,
+            assets.port_deliveries,
+            setup_assets.port_blueprints,
+            setup_assets.port_webhook,
+        ],
+        jobs=[automation.incremental_sync, automation.full_sync, automation.port_setup],
         schedules=[automation.incremental_sync_schedule, automation.full_sync_schedule],
         resources={
             "azure": AzureResource(clock=clock),

@@ -21,7 +21,10 @@ from azure.identity import AzureAuthorityHosts, ClientSecretCredential, DefaultA
 from azure.mgmt.core.tools import get_arm_endpoints
 from pydantic import Field, PrivateAttr
 
-from azure_port_sync.port import PortApi, WebhookSink
+from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, WebhookSink, model
+from azure_port_sync.port.choice import API, BATCH, Choice, choose
+from azure_port_sync.port.delivery import Sink
+from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.settings import Settings
 from azure_port_sync.state import StateStore
@@ -142,12 +145,13 @@ class PortResource(_Resource):
         description="Name of the environment variable that holds the client secret of Port's API.",
     )
 
-    _destination: str = PrivateAttr()
-    _sink: WebhookSink = PrivateAttr()
+    _settings: Settings = PrivateAttr()
     _api: PortApi | None = PrivateAttr(default=None)
+    _sink: Sink | None = PrivateAttr(default=None)
+    _choice: Choice | None = PrivateAttr(default=None)
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        settings = Settings.from_environment(
+        settings = self._settings = Settings.from_environment(
             _renamed(
                 os.environ,
                 PORT_WEBHOOK_INGEST_URL=self.webhook_url_variable,
@@ -156,39 +160,63 @@ class PortResource(_Resource):
                 PORT_CLIENT_SECRET=self.client_secret_variable,
             )
         )
-        if settings.PORT_WEBHOOK_INGEST_URL is None:
+        if settings.PORT_WEBHOOK_INGEST_URL is None and settings.PORT_CLIENT_ID is None:
             raise SettingsError(
                 f"{self.webhook_url_variable} is not set, so there is nowhere to deliver to: set it to the URL of "
-                "your Port webhook, or try the sandbox with `make dev`."
+                "your Port webhook (or PORT_CLIENT_ID and PORT_CLIENT_SECRET), or try the sandbox with `make dev`."
             )
-        secret = settings.PORT_WEBHOOK_SECRET
-        self._destination = settings.PORT_WEBHOOK_INGEST_URL.get_secret_value()
-        self._sink = WebhookSink(
-            self._destination,
-            secret=secret.get_secret_value() if secret else None,
-            concurrency=settings.PORT_MAX_CONCURRENCY,
-            deadline=settings.delivery_deadline,
-            clock=self.clock,
-            verify=settings.verify,
-        )
         if settings.PORT_CLIENT_ID and settings.PORT_CLIENT_SECRET:
             self._api = PortApi(
                 settings.PORT_BASE_URL,
                 settings.PORT_CLIENT_ID,
                 settings.PORT_CLIENT_SECRET.get_secret_value(),
                 clock=self.clock,
+                connections=settings.PORT_MAX_CONCURRENCY,
                 verify=settings.verify,
             )
 
     def _close(self) -> None:
-        self._sink.close()
+        if self._sink is not None:
+            self._sink.close()
         if self._api is not None:
             self._api.close()
 
     @property
-    def sink(self) -> WebhookSink:
+    def choice(self) -> Choice:
+        """Which way into Port the run takes, and why; found out once a run."""
         self.check()
+        if self._choice is None:
+            self._choice = choose(
+                self._settings.PORT_DELIVERY,
+                self.webhook_url,
+                signs=self._settings.PORT_WEBHOOK_SECRET is not None,
+                api=self._api,
+            )
+        return self._choice
+
+    @property
+    def sink(self) -> Sink:
+        """The way into Port."""
+        if self._sink is None:
+            self._sink = self._make_sink()
         return self._sink
+
+    def _make_sink(self) -> Sink:
+        settings = self._settings
+        common: dict[str, Any] = {
+            "concurrency": settings.PORT_MAX_CONCURRENCY,
+            "deadline": settings.delivery_deadline,
+            "clock": self.clock,
+        }
+        if self.choice.sink == API and self._api is not None:
+            return ApiSink(self._api, **common)
+        kind = WebhookBatchSink if self.choice.sink == BATCH else WebhookSink
+        return kind(self.webhook_url or "", secret=self.webhook_secret, verify=settings.verify, **common)
+
+    @property
+    def mapping(self) -> WebhookMapping:
+        """What Port makes of our events: by the webhook's own mapping where it is known, else by ours."""
+        return WebhookMapping(self.choice.mappings or model.webhook()["mappings"])
 
     @property
     def api(self) -> PortApi | None:
@@ -197,10 +225,23 @@ class PortResource(_Resource):
         return self._api
 
     @property
-    def destination(self) -> str:
-        """What names the Port that is delivered to. A secret: it holds the webhook's key."""
+    def webhook_url(self) -> str | None:
+        """A secret: it holds the webhook's key."""
         self.check()
-        return self._destination
+        url = self._settings.PORT_WEBHOOK_INGEST_URL
+        return url.get_secret_value() if url else None
+
+    @property
+    def webhook_secret(self) -> str | None:
+        """What events are signed with."""
+        self.check()
+        secret = self._settings.PORT_WEBHOOK_SECRET
+        return secret.get_secret_value() if secret else None
+
+    @property
+    def destination(self) -> str:
+        """What names the Port that is delivered to. A secret: it may hold the webhook's key."""
+        return self.webhook_url or f"{self._settings.PORT_BASE_URL} {self._settings.PORT_CLIENT_ID}"
 
 
 class StateResource(_Resource):

@@ -139,13 +139,21 @@ class Settings(BaseModel):
         description="Signs each event (HMAC-SHA256, header `X-Port-Signature`, prefix `sha256=`).",
     )
     PORT_CLIENT_ID: str | None = Field(
-        None, description="Client id of Port's API, with which a run can ask what Port really holds."
+        None,
+        description="Client id of Port's API, with which a run asks what Port really holds and what the webhook takes.",
     )
     PORT_CLIENT_SECRET: SecretStr | None = Field(None, description="Its secret.")
     PORT_BASE_URL: str = Field(
         "https://api.port.io",
         description="Address of Port's API; of an account in the US `https://api.us.port.io`.",
         examples=["https://api.port.io"],
+    )
+    PORT_DELIVERY: Literal["auto", "webhook", "webhook_batch", "api"] = Field(
+        "auto",
+        description="`webhook`: one event a request. `webhook_batch`: up to 500, for a webhook with our mapping. "
+        "`api`: Port's REST API. `auto`: with API credentials what the webhook's mapping can take, or `api` without a "
+        "webhook; else `webhook`.",
+        examples=["webhook_batch"],
     )
     PORT_MAX_CONCURRENCY: int = Field(
         10, ge=1, le=100, description="Requests to Port in flight, 1 to 100.", examples=["10"]

@@ -328,23 +328,26 @@ def test_another_scope_turns_the_run_full_and_removes_what_is_out(
     assert operator.sandbox.compare(resource_types=["microsoft.sql/servers"]).sentences() == []
 
 
-def test_a_refused_delivery_fails_the_run_and_keeps_the_watermark(operator: Operator, estate: dict[str, str]) -> None:
+def test_a_refused_delivery_is_kept_in_quarantine_and_shown(operator: Operator, estate: dict[str, str]) -> None:
     """The script that we replace logs the failure, drops the event and ends with success."""
     operator.sync()
     operator.sandbox.tenant.tag_resource(resource_id=estate["sql"], tags={"poison": "yes"})
     operator.sandbox.tenant.tag_resource(resource_id=estate["vm"], tags={"fine": "yes"})
-    operator.sandbox.faults.add(Fault("port", status=400, in_body="poison", times=None))
+    operator.sandbox.faults.add(Fault("port", status=400, body={"message": "no"}, in_body="poison", times=None))
 
-    failed = operator.run()
+    refused = operator.run()
 
-    assert not failed.success
-    assert re.search(r"Port refused 1 of 2 deliveries.*/servers/sql", failed_checks(failed)["deliveries_settled"])
-    figures = recorded(failed)
-    assert figures["accepted"] == 1
-    assert figures["refused"] == 1
+    assert refused.success
+    told = failed_checks(refused)["quarantine_empty"]
+    assert re.search(r"1 entities are in quarantine.*/servers/sql.*Port answered 400", told)
+    figures = recorded(refused)
+    assert (figures["accepted"], figures["refused"], figures["in_quarantine"]) == (1, 1, 1)
 
     operator.sandbox.faults.clear()
-    assert operator.sync()["accepted"] == 1
+    again = recorded(operator.run())
+    assert (again["accepted"], again["in_quarantine"]) == (0, 1)
+    mended = operator.run(mode="incremental", retry_quarantined=True)
+    assert (recorded(mended)["accepted"], failed_checks(mended)) == (1, {})
     assert operator.sandbox.compare().sentences() == []
 
 
@@ -440,7 +443,9 @@ def test_all_counts_agree(operator: Operator, estate: dict[str, str]) -> None:
             "deletes_within_guard",
             "deliveries_match_change_set",
             "deliveries_settled",
+            "quarantine_empty",
             "ledger_matches_inventory",
+            "port_holds_ledger",
             "watermark_recent",
         ),
         True,

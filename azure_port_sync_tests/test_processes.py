@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +20,7 @@ from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sync.errors import SettingsError
 
 ROOT = Path(__file__).parent.parent
-MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
 
 
 def run(
@@ -141,6 +142,8 @@ def test_a_schedule_tick_brings_the_catalog_up_to_date(
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # Where these tests run in the background, a shell has told them to ignore it, and children inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         try:
             with dg.DagsterInstance.get() as instance:
@@ -245,7 +248,7 @@ def _wait_a_moment(process: subprocess.Popen[bytes]) -> None:
         ({"AZURE_CLIENT_ID": "x"}, "AZURE_CLIENT_ID is set, but PORT_WEBHOOK_INGEST_URL is not"),
         ({"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "y"}, "AZURE_CLIENT_ID, AZURE_TENANT_ID are set, but PORT_WEB"),
         ({"PORT_WEBHOOK_SECRET": "x"}, "PORT_WEBHOOK_SECRET is set, but PORT_WEBHOOK_INGEST_URL is not"),
-        ({"PORT_CLIENT_ID": "x"}, "PORT_CLIENT_ID is set, but PORT_WEBHOOK_INGEST_URL is not"),
+        ({"PORT_CLIENT_ID": "x"}, "PORT_CLIENT_ID is set, but PORT_CLIENT_SECRET is not"),
         ({"PORT_WEBHOOK_INGEST_URL": "ftp://x"}, "PORT_WEBHOOK_INGEST_URL is not the URL of a webhook"),
     ],
 )
