@@ -5,7 +5,6 @@ can be taken at any time (what cannot be done is left undone), so that it shrink
 short paths: `s1` is a subscription, `s1/g0` a resource group in it, `s1/g0/r2` a resource in that.
 """
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,9 @@ from azure.identity import ClientSecretCredential
 from hypothesis import strategies as st
 
 from azure_port_sync import steps
-from azure_port_sync.port import WebhookSink
+from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, WebhookSink
+from azure_port_sync.port.delivery import Sink
+from azure_port_sync.port.setup import set_up_webhook
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.sandbox import tenant as azure
 from azure_port_sync.sandbox.azure import QUOTA
@@ -162,6 +163,7 @@ class Setup:
     types: tuple[str, ...] | None = None
     management_groups: tuple[str, ...] = ()
     batch_size: int = 1000
+    delivery: str = "webhook"
 
     def scope(self, *, filtered: bool = True) -> Scope:
         """The scope; without its filters, on request."""
@@ -175,9 +177,15 @@ class Setup:
 
 SETUPS = (
     Setup("no filter"),
-    Setup("include", include={"ENV": "p"}, batch_size=1),
+    Setup("include", include={"ENV": "p"}, batch_size=1, delivery="webhook_batch"),
     Setup("exclude", exclude={"tmp": "yes"}),
-    Setup("types", types=("Microsoft.WEB/sites", "microsoft.compute/disks"), include={"env": "P"}, exclude={"x": "1"}),
+    Setup(
+        "types",
+        types=("Microsoft.WEB/sites", "microsoft.compute/disks"),
+        include={"env": "P"},
+        exclude={"x": "1"},
+        delivery="api",
+    ),
     Setup("management group", management_groups=("platform",)),
 )
 
@@ -209,16 +217,16 @@ class Life:
 
     def pass_on(self, side: Side, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """One call of the product's edges."""
-        if side == "port" and not arguments:
-            return call()  # nothing is sent
+        if side == "port" and call.__name__ != "send":
+            return call(*arguments)  # nothing is sent
         with self._lock:
             number = self.calls[side]
             self._reach(side, number, call.__name__, after=False)
             self.calls[side] += 1
         if side == "azure":
             self._before_read(number)
-        if side == "port" and (event := json.loads(arguments[0]))["operation"] == "delete":
-            self.deletes.add(event["data"]["resourceId"].replace(" ", "_"))
+        if side == "port" and arguments[0][0].row["operation"] == "delete":
+            self.deletes.update(letter.row["identifier"] for letter in arguments[0])
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
@@ -269,10 +277,10 @@ class Station:
             connection_verify=self.environment["REQUESTS_CA_BUNDLE"],
             disable_instance_discovery=True,
         )
-        sa.event.listen(sa.Engine, "connect", _without_fsync)
+        sa.event.listen(sa.Engine, "connect", without_fsync)
 
     def close(self) -> None:
-        sa.event.remove(sa.Engine, "connect", _without_fsync)
+        sa.event.remove(sa.Engine, "connect", without_fsync)
         self.credential.close()
         self.sandbox.stop()
 
@@ -281,7 +289,7 @@ class Station:
         return self._folder / f"state-{self._opened}.sqlite"
 
 
-def _without_fsync(connection: Any, _record: object) -> None:
+def without_fsync(connection: Any, _record: object) -> None:
     """No history pulls the plug of the machine, and the disk would be half of the time."""
     if type(connection).__module__ == "sqlite3":
         connection.execute("PRAGMA synchronous=OFF")
@@ -338,14 +346,28 @@ class Syncer:
             credential_scopes=["https://management.azure.com/.default"],
             connection_verify=environment["REQUESTS_CA_BUNDLE"],
         )
-        self.sink = WebhookSink(
-            environment["PORT_WEBHOOK_INGEST_URL"],
-            secret=environment["PORT_WEBHOOK_SECRET"],
-            concurrency=1,  # more would make the order of deliveries, and so a history, a matter of luck
-            deadline=timedelta(minutes=10),
+        self.api = PortApi(
+            station.sandbox.url,
+            station.sandbox.rest.client_id,
+            station.sandbox.rest.client_secret,
             clock=self._clock,
         )
+        self.sink = self._make_sink(environment)
         self.store = self._open()
+
+    def _make_sink(self, environment: Mapping[str, str]) -> Sink:
+        flow: dict[str, Any] = {
+            "concurrency": 1,  # more would make the order of deliveries, and so a history, a matter of luck
+            "deadline": timedelta(minutes=10),
+            "clock": self._clock,
+        }
+        if self._setup.delivery == "api":
+            return ApiSink(self.api, **flow)
+        url, secret = environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"]
+        if self._setup.delivery == "webhook":
+            return WebhookSink(url, secret=secret, **flow)
+        set_up_webhook(self.api, url, secret)  # until the sandbox is reset
+        return WebhookBatchSink(url, secret=secret, **flow)
 
     def _open(self) -> StateStore:
         return StateStore(f"sqlite:///{self._database}")
@@ -357,6 +379,7 @@ class Syncer:
     def close(self) -> None:
         self.store.close()
         self.sink.close()
+        self.api.close()
         self.graph.close()
         self._database.unlink()
 
@@ -366,7 +389,7 @@ class Syncer:
         self._runs += 1
         outcome = steps.sync_once(
             cast("AzureReader", _Mortal(reader, "azure", life)),
-            cast("WebhookSink", _Mortal(self.sink, "port", life)),
+            cast("Sink", _Mortal(self.sink, "port", life)),
             cast("StateStore", _Mortal(self.store, "store", life)),
             self._clock,
             target="t",
