@@ -30,10 +30,11 @@ def main() -> None:
     parser.add_argument("--subscriptions", type=int, default=0, help="more of them than the estate has")
     parser.add_argument("--groups", type=int, default=0, help="spread over them")
     parser.add_argument("--idle-runs", type=int, default=5)
+    parser.add_argument("--delivery", choices=("webhook", "webhook_batch", "api"), default="webhook")
     parser.add_argument("--no-quota", action="store_true", help="lift Resource Graph's 15 requests in 5 seconds")
     parser.add_argument("--count-only", action="store_true", help="Port counts events and maps none")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, _sandbox(Path(folder)) as client:
+    with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
         client.tenant("grow", resources=options.resources, subscriptions=options.subscriptions, groups=options.groups)
         client.count_only(options.count_only)
         if options.no_quota:
@@ -41,6 +42,11 @@ def main() -> None:
         counts = client.state()["tenant"]
         entities = counts["subscriptions"] + counts["groups"] + counts["resources"]
         environment = {**os.environ, **client.environment(), "DAGSTER_HOME": folder, "PYTHONWARNINGS": "ignore"}
+        if options.delivery != "webhook":
+            _run("port_setup", {**environment, **client.api_environment()}, folder)  # a mapping that takes batches
+        if options.delivery == "api":
+            environment |= client.api_environment()
+        environment["PORT_DELIVERY"] = options.delivery
         print(
             f"{counts['subscriptions']:,} subscriptions, {counts['groups']:,} groups, {counts['resources']:,} resources"
         )
@@ -84,7 +90,8 @@ def _run(job: str, environment: dict[str, str], folder: str) -> tuple[float, flo
 
 
 @contextmanager
-def _sandbox(folder: Path) -> Iterator[SandboxClient]:
+def sandbox(folder: Path) -> Iterator[SandboxClient]:
+    """A sandbox in a process of its own."""
     command = [sys.executable, "-m", "azure_port_sync.sandbox", "--folder", str(folder), "--stop-with-stdin"]
     announcement = folder / "sandbox.json"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:

@@ -1,0 +1,162 @@
+"""How many entities a second each way into Port delivers, beside a plain loop of one POST an event.
+
+All of them tell the same upserts to a sandbox in another process that counts and maps nothing: the plain loop (25 in
+flight, nothing recorded, nothing retried: what the guide's script does), and our delivery through each sink, with its
+ledger on SQLite. Each runs in a process of its own, one after the other, so that the peaks of memory can be compared.
+
+    python -m bench.delivery --upserts 20000
+    python -m bench.delivery --upserts 200000
+"""
+
+import argparse
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import requests
+from requests.adapters import HTTPAdapter
+
+from azure_port_sync.deciding import ChangeSet
+from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, WebhookSink
+from azure_port_sync.port.delivery import Sink
+from azure_port_sync.port.events import event
+from azure_port_sync.port.webhook import SIGNATURE_HEADER, SIGNATURE_PREFIX
+from azure_port_sync.sandbox.client import SandboxClient
+from azure_port_sync.state import StateStore
+from azure_port_sync.steps import deliver_changes
+from azure_port_sync.sync.clock import SystemClock
+from azure_port_sync.sync.entities import observed_row
+from azure_port_sync.sync.planning import Plan
+from azure_port_sync.sync.request import Mode, Request
+from azure_port_sync.sync.rows import CHANGE_SET, concat, frame_of, records
+from azure_port_sync.sync.windows import Window
+from bench.sync import sandbox
+
+_IN_FLIGHT = 25
+_AT_ONCE = 10_000
+_WAYS = ("plain loop", "webhook", "webhook_batch", "api")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upserts", type=int, default=20_000)
+    parser.add_argument("--way", choices=_WAYS, help=argparse.SUPPRESS)  # in the process of one way
+    options = parser.parse_args()
+    if options.way:
+        _deliver(options.way, options.upserts)
+        return
+    print(f"{options.upserts:,} upserts of resources, {len(event(_row(0))):,} bytes an event")
+    plain = 0.0
+    for way in _WAYS:
+        with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
+            client.count_only()
+            client.throttle_api(limit=10**9, window_seconds=300)
+            environment = {**os.environ, **client.environment(), **client.api_environment(), "BENCH_FOLDER": folder}
+            command = [sys.executable, "-m", "bench.delivery", "--way", way, "--upserts", str(options.upserts)]
+            told = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+            _check(client, way, options.upserts)
+        rate = options.upserts / told["seconds"]
+        plain = plain or rate
+        print(
+            f"{way:>13}: {told['seconds']:7.2f} s, {rate:8,.0f} entities/s, {rate / plain:5.1f} times the plain loop, "
+            f"{told['requests']:,} requests, {told['megabytes']:,.0f} MB peak"
+        )
+
+
+def _check(client: SandboxClient, way: str, upserts: int) -> None:
+    state = client.state()
+    arrived = state["port_api_items"].get("upserted", 0) if way == "api" else state["port"]["items"]
+    if arrived != upserts:
+        sys.exit(f"{way}: {arrived:,} of {upserts:,} arrived")
+
+
+def _deliver(way: str, number: int) -> None:
+    """One way, in this process; prints its figures as JSON."""
+    change_set = _change_set(number)
+    if way == "plain loop":
+        seconds, sent = _plain_loop(change_set)
+    else:
+        seconds, sent = _our_delivery(way, change_set)
+    with Path("/proc/self/status").open() as status:
+        peak = next(line for line in status if line.startswith("VmHWM"))
+    print(json.dumps({"seconds": seconds, "requests": sent, "megabytes": int(peak.split()[1]) / 1024}))
+
+
+def _plain_loop(change_set: pd.DataFrame) -> tuple[float, int]:
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_maxsize=_IN_FLIGHT))
+    url, secret = os.environ["PORT_WEBHOOK_INGEST_URL"], os.environ["PORT_WEBHOOK_SECRET"].encode()
+
+    def send(row: dict[str, Any]) -> None:
+        body = event(row)
+        signature = SIGNATURE_PREFIX + hmac.new(secret, body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
+        session.post(url, data=body, headers=headers, timeout=60).raise_for_status()
+
+    rows = records(change_set)
+    started = time.monotonic()
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        for _ in pool.map(send, rows):
+            pass
+    return time.monotonic() - started, len(rows)
+
+
+def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
+    clock = SystemClock()
+    store = StateStore(f"sqlite:///{os.environ['BENCH_FOLDER']}/state.sqlite")
+    sink = _sink(way, clock)
+    window = Window(clock.now() - timedelta(days=1), clock.now())
+    state = store.target_state("bench")
+    plan = Plan("bench", "run", Request(Mode.FULL), Mode.FULL, (), window, "", None, state.generation, 0)
+    started = time.monotonic()
+    report = deliver_changes(ChangeSet(change_set, plan), sink, store, clock)
+    seconds = time.monotonic() - started
+    if report.unsettled:
+        sys.exit(f"{way}: {report.error}")
+    return seconds, sink.flow.requests
+
+
+def _sink(way: str, clock: SystemClock) -> Sink:
+    flow: dict[str, Any] = {"concurrency": 10, "deadline": timedelta(minutes=10), "clock": clock}
+    given = os.environ
+    if way == "api":
+        address, client_id = given["PORT_BASE_URL"], given["PORT_CLIENT_ID"]
+        return ApiSink(PortApi(address, client_id, given["PORT_CLIENT_SECRET"], clock=clock, connections=10), **flow)
+    kind = WebhookBatchSink if way == "webhook_batch" else WebhookSink
+    return kind(given["PORT_WEBHOOK_INGEST_URL"], secret=given["PORT_WEBHOOK_SECRET"], **flow)
+
+
+def _change_set(number: int) -> pd.DataFrame:
+    parts = [
+        frame_of([_row(n) for n in range(start, min(start + _AT_ONCE, number))], CHANGE_SET)
+        for start in range(0, number, _AT_ONCE)
+    ]
+    return concat(parts, CHANGE_SET)
+
+
+def _row(number: int) -> dict[str, Any]:
+    group = f"/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/group-{number % 500:03d}"
+    row = {
+        "id": f"{group}/providers/Microsoft.Compute/virtualMachines/vm-{number:07d}",
+        "name": f"vm-{number:07d}",
+        "type": "microsoft.compute/virtualmachines",
+        "location": "westeurope",
+        "tags": {"environment": "production", "team": f"team-{number % 40}", "cost-center": "4711"},
+        "rgTags": {"environment": "production"},
+        "inScope": True,
+    }
+    return {**observed_row(row), "operation": "upsert"}
+
+
+if __name__ == "__main__":
+    main()
