@@ -521,7 +521,8 @@ def test_an_outage_is_not_taken_for_many_such_items(sandbox: Sandbox, sink: Webh
     report = _deliver(_change_set(*[_upsert(_resource(f"x{n:03d}")) for n in range(500)]), sink)
     assert "Port accepted nothing for 10 minutes" in str(report.error)
     assert report.accepted.total() == 5
-    assert len(report.failed) <= 3
+    # Those in flight when it began have seen others succeed while they failed.
+    assert len(report.failed) <= 3 + sink.flow.concurrency
     assert clock.now() - NOW < timedelta(minutes=12)
 
 

@@ -91,7 +91,7 @@ def test_a_resource_of_no_group_has_no_relation_to_one() -> None:
 # -- its jq ----------------------------------------------------------------------------------------------------------
 
 #: All of jq that the mapping uses; each is in jq 1.6, 1.7 and 1.8 and means the same in all of them.
-ALLOWED = {"gsub", "and", "if", "then", "else", "end", "null"}
+ALLOWED = {"split", "join", "and", "if", "then", "else", "end", "null"}
 
 
 def _expressions(mapping: dict[str, Any]) -> Iterator[str]:
@@ -108,7 +108,6 @@ def _expressions(mapping: dict[str, Any]) -> Iterator[str]:
 def test_every_expression_is_plain_jq_of_any_version(expression: str) -> None:
     """Port's own rule for single quotes breaks many expressions, and it has run jq 1.6 as well as 1.7."""
     assert "'" not in expression
-    assert '"_")' in expression or "gsub" not in expression
     jq.compile(expression)
     without_texts = re.sub(r'"[^"]*"', '""', expression)
     words = set(re.findall(r"(?<![.\w$])[a-z_]\w*", without_texts))

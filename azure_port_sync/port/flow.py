@@ -77,7 +77,7 @@ class Flow:
         deadline that can be the request's own trouble too, so only when several requests in a row have come to it
         the last TransientError is raised.
         """
-        began = self._clock.now()
+        failed_first = self._clock.now()
         failed = 0
 
         def once() -> _T:
@@ -91,13 +91,15 @@ class Flow:
             return result
 
         def stop(state: RetryCallState) -> bool:
-            nonlocal failed
+            nonlocal failed, failed_first
             error = state.outcome.exception() if state.outcome else None
             failed += isinstance(error, TransientError) and error.status != _TOO_MANY
+            if failed == 1:
+                failed_first = self._clock.now()
             if together:
                 stubborn = failed >= _STUBBORN_TOGETHER
             else:
-                stubborn = failed >= STUBBORN_AFTER and self._succeeded_at > began
+                stubborn = failed >= STUBBORN_AFTER and self._succeeded_at > failed_first
             if stubborn or (failed and self.time_left <= 0 and not self._is_outage()):
                 raise StubbornError(str(error))
             return self.time_left <= 0

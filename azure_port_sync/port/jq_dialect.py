@@ -24,6 +24,9 @@ def format_filter(text: str) -> str:
     return _SINGLE_QUOTE.sub(lambda found: f'{found[1] or ""}"{found[2] or ""}', text)
 
 
+_A_PATH = re.compile(r"(\.[A-Za-z_]\w*)+", re.ASCII).fullmatch
+
+
 class Program:
     """One compiled jq program. PyPI `jq` gives each thread that runs it a state of its own, so all may share it."""
 
@@ -57,6 +60,8 @@ def embed(expression: str) -> str:
 
     It is compiled alone first, so that a broken one is null and can neither break nor see what is around it.
     """
+    if _A_PATH(expression):
+        return f"(try {expression} catch null)"  # gives one value; the array below costs as much again
     if _compiled(expression) is None:
         return "null"
     return f"([try ({format_filter(expression)}\n) catch null][0])"

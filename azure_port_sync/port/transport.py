@@ -76,14 +76,15 @@ def exchange(
     """
     ends = clock.now() + _WHOLE_ANSWER
     try:
-        with session.request(
-            method,
-            url,
-            data=body,
-            headers=headers,
+        # Prepared here: a session that merges its settings into each request takes as long as the rest of it.
+        request = requests.Request(method, url, data=body, headers={**session.headers, **headers}).prepare()
+        with session.send(
+            request,
             timeout=_TIMEOUT,
             allow_redirects=False,
             stream=True,
+            verify=session.verify,
+            proxies=session.proxies,
         ) as response:
             parts = []
             # The time-out of requests is for two bytes; an answer that drips could go on for ever.
