@@ -533,7 +533,7 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description="Nothing is in quarantine."
         if not number
-        else f"{number:,} entities are in quarantine, the oldest since "
+        else f"{number:,} {'entity is' if number == 1 else 'entities are'} in quarantine, the oldest since "
         f"{quarantined['first_at'].iloc[0]:%Y-%m-%d %H:%M} UTC: {quarantined['azure_id'].iloc[0]}, because "
         f"{quarantined['reason'].iloc[0]}. Mend the reason; what changes in Azure is told again by itself, the rest by "
         "a run with `retry_quarantined: true`.",

@@ -339,7 +339,7 @@ def test_a_refused_delivery_is_kept_in_quarantine_and_shown(operator: Operator, 
 
     assert refused.success
     told = failed_checks(refused)["quarantine_empty"]
-    assert re.search(r"1 entities are in quarantine.*/servers/sql.*Port answered 400", told)
+    assert re.search(r"1 entity is in quarantine.*/servers/sql.*Port answered 400", told)
     figures = recorded(refused)
     assert (figures["accepted"], figures["refused"], figures["in_quarantine"]) == (1, 1, 1)
 
