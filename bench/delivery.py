@@ -141,7 +141,7 @@ def _change_set(number: int) -> pd.DataFrame:
         frame_of([_row(n) for n in range(start, min(start + _AT_ONCE, number))], CHANGE_SET)
         for start in range(0, number, _AT_ONCE)
     ]
-    return concat(parts, CHANGE_SET)
+    return concat(parts, CHANGE_SET).sort_values("identifier", ignore_index=True)  # as a run lays it out
 
 
 def _row(number: int) -> dict[str, Any]:
