@@ -16,6 +16,7 @@ from pydantic import Field
 
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes, presence_objections
 from azure_port_sync.port import BLUEPRINTS, DeliveryReport
+from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.verify import verify
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.showing import check, kql, plainly, table
@@ -473,56 +474,73 @@ def port_deliveries(
         sink, choice = port.sink, port.choice
         report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
-    plan = azure_change_set.plan
-    after = state.store.target_state(plan.target)
-    quarantined = state.store.quarantined(plan.target)
-    watermark = after.watermark
+    target = azure_change_set.plan.target
+    quarantined = state.store.quarantined(target)
+    watermark = state.store.target_state(target).watermark
     if report.error is not None:
         context.log.error(str(report.error))
     return dg.MaterializeResult(
         metadata={
             "delivery": choice.sink,
             "delivery_reason": choice.reason,
-            "accepted": report.accepted.total(),
-            "accepted_upserts": report.accepted[Operation.UPSERT],
-            "accepted_deletes": report.accepted[Operation.DELETE],
-            "refused": len(report.refused),
-            "failed": len(report.failed),
-            "not_sent": report.total - report.done,
-            "in_quarantine": len(quarantined),
-            "seconds": round(seconds, 2),
-            "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
-            "port_requests": sink.flow.requests,
-            "port_bytes": sink.flow.bytes,
-            "port_retries": sink.flow.retries,
-            "port_waited_seconds": round(sink.flow.waited_seconds, 1),
+            **_report_metadata(report, seconds),
+            **_flow_metadata(sink.flow),
             **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
-            **({"refusals": _refusals(report)} if report.refused or report.failed else {}),
+            "in_quarantine": len(quarantined),
             **({"quarantine": _quarantine_table(quarantined)} if len(quarantined) else {}),
         },
         check_results=[
-            check(
-                "deliveries_match_change_set",
-                passed=report.done == len(azure_change_set.frame),
-                severity=dg.AssetCheckSeverity.WARN,
-                description=f"{report.done:,} of {len(azure_change_set.frame):,} operations were answered.",
-                operations=len(azure_change_set.frame),
-                answered=report.done,
-            ),
-            check(
-                "deliveries_settled",
-                passed=report.unsettled == 0,
-                description=_settled_sentence(report),
-                accepted=report.accepted.total(),
-                quarantined=report.quarantined,
-                unsettled=report.unsettled,
-            ),
+            *_settled_checks(report),
             _quarantine_check(quarantined),
             _ledger_check(azure_change_set, report, state),
             _port_check(context, azure_change_set, report, port, state, clock),
             _watermark_check(watermark, clock.now()),
         ],
     )
+
+
+def _report_metadata(report: DeliveryReport, seconds: float) -> dict[str, Any]:
+    return {
+        "accepted": report.accepted.total(),
+        "accepted_upserts": report.accepted[Operation.UPSERT],
+        "accepted_deletes": report.accepted[Operation.DELETE],
+        "refused": len(report.refused),
+        "failed": len(report.failed),
+        "not_sent": report.total - report.done,
+        "seconds": round(seconds, 2),
+        "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
+        **({"refusals": _refusals(report)} if report.refused or report.failed else {}),
+    }
+
+
+def _flow_metadata(flow: Flow) -> dict[str, Any]:
+    return {
+        "port_requests": flow.requests,
+        "port_bytes": flow.bytes,
+        "port_retries": flow.retries,
+        "port_waited_seconds": round(flow.waited_seconds, 1),
+    }
+
+
+def _settled_checks(report: DeliveryReport) -> list[dg.AssetCheckResult]:
+    return [
+        check(
+            "deliveries_match_change_set",
+            passed=report.done == report.total,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{report.done:,} of {report.total:,} operations were answered.",
+            operations=report.total,
+            answered=report.done,
+        ),
+        check(
+            "deliveries_settled",
+            passed=report.unsettled == 0,
+            description=_settled_sentence(report),
+            accepted=report.accepted.total(),
+            quarantined=report.quarantined,
+            unsettled=report.unsettled,
+        ),
+    ]
 
 
 def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
@@ -547,7 +565,7 @@ def _quarantine_table(quarantined: pd.DataFrame) -> dg.TableMetadataValue:
         last=quarantined["last_at"].dt.strftime("%Y-%m-%d %H:%M"),
         payload=quarantined["payload"].str.slice(0, _PAYLOAD_SHOWN),
     )
-    return table(shown, ["azure_id", "operation", "reason", "first", "last", "attempts", "payload"])
+    return table(shown, ["reason", "azure_id", "operation", "first", "last", "attempts", "payload"])
 
 
 def _port_check(
@@ -662,7 +680,7 @@ def _refusals(report: DeliveryReport) -> dg.TableMetadataValue:
         {"operation": row["operation"], "azure_id": row["azure_id"], "reason": reason}
         for row, reason in [*report.refused, *report.failed]
     ]
-    return table(pd.DataFrame(rows), ["operation", "azure_id", "reason"])
+    return table(pd.DataFrame(rows), ["reason", "operation", "azure_id"])
 
 
 # -- metadata -------------------------------------------------------------------------------------------------------

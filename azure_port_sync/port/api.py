@@ -146,8 +146,8 @@ class PortApi:
         answer = self.request("POST", path, search)
         if answer.status == 404:
             raise PortError(
-                f"Port has no blueprint {blueprint}: create it from the guide, or check that PORT_CLIENT_ID belongs to "
-                "the account that the webhook belongs to."
+                f"Port has no blueprint {blueprint}: launch the job port_setup, or check that PORT_CLIENT_ID belongs "
+                "to the account that the webhook belongs to."
             )
         if answer.status == 403:
             raise PortError(
