@@ -1,6 +1,7 @@
 """Many events in a request: within Port's limits, each with its own outcome, and no faster than Port lets us."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, delivery, model
+from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, delivery, jq_dialect, jq_process, model
 from azure_port_sync.port.delivery import Letter
 from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.transport import TransientError
@@ -85,6 +86,61 @@ def _titles(sandbox: Sandbox, blueprint: str = RESOURCE) -> set[str]:
 
 def _named(*names: str) -> Any:
     return _change_set(*[_upsert(_resource(name)) for name in names])
+
+
+# -- much to do ------------------------------------------------------------------------------------------------------
+
+
+def _many(number: int) -> Any:
+    return _named(*[f"grün-{n:03d}" for n in range(number)])
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that evaluate mappings; one is started with the second request already."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(jq_process.subprocess, "Popen", start)
+    monkeypatch.setattr(jq_dialect, "_MANY_TEXTS", 1)
+    return started
+
+
+def test_a_process_of_its_own_makes_the_same_entities(
+    api: PortApi, clock: SteppedClock, sandbox: Sandbox, sink: ApiSink, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    assert _deliver(_many(20), sink).accepted.total() == 20
+    assert not processes, "a few are made at once here"
+    here = sandbox.held()[RESOURCE]
+    sandbox.port.clear()
+    busy = ApiSink(api, concurrency=4, deadline=timedelta(minutes=10), clock=clock)
+    _deliver(_change_set(_upsert(_SUBSCRIPTION), _upsert(_GROUP)), busy)
+    assert _deliver(_many(200), busy).accepted == {"upsert": 200}
+    (process,) = processes
+    assert process.poll() is None
+    held = sandbox.held()[RESOURCE]
+    assert len(held) == 200
+    assert {identifier: held[identifier] for identifier in here} == here
+    busy.close()
+    assert process.poll() == 0, "closing the sink ends it"
+
+
+def test_a_dead_process_holds_nothing_up(
+    sandbox: Sandbox, sink: ApiSink, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """As where the machine runs out of memory."""
+    _deliver(_many(60), sink)
+    (process,) = processes
+    process.kill()
+    process.wait()
+    assert _deliver(_many(300), sink).accepted == {"upsert": 300}
+    assert len(_titles(sandbox)) == 300
+    assert len(processes) == 1
+    sink.close()
 
 
 # -- packing ---------------------------------------------------------------------------------------------------------

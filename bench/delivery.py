@@ -121,6 +121,7 @@ def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
     started = time.monotonic()
     report = deliver_changes(ChangeSet(change_set, plan), sink, store, clock)
     seconds = time.monotonic() - started
+    sink.close()
     if report.unsettled:
         sys.exit(f"{way}: {report.error}")
     return seconds, sink.flow.requests

@@ -16,6 +16,7 @@ from azure_port_sync.port.api import PortApi, parsed
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.port.delivery import Letter, Outcome, RefusedError
 from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.jq_dialect import BusyProgram
 from azure_port_sync.port.mapping import Target, WebhookMapping
 from azure_port_sync.port.transport import TRANSIENT_STATUS, TransientError, until_reset
 from azure_port_sync.sync.clock import Clock
@@ -40,15 +41,22 @@ class ApiSink:
         """`deadline` bounds the time in which Port accepts nothing at all, not the time of the whole delivery."""
         self._api = api
         self._clock = clock
+        self._programs: list[BusyProgram] = []
         self._mappings = {
-            (target.blueprint, target.operation): WebhookMapping([mapping])
+            target.blueprint: WebhookMapping([mapping], self._program)
             for mapping in model.webhook()["mappings"]
-            if (target := Target.of(mapping))
+            if (target := Target.of(mapping)).operation == "create"
         }
         self.flow = Flow(clock, concurrency=concurrency, deadline=deadline, name="Port's API")
 
     def close(self) -> None:
-        """The API is closed by whoever opened it."""
+        """Ends what evaluates the mapping; the API is closed by whoever opened it."""
+        for program in self._programs:
+            program.close()
+
+    def _program(self, source: str) -> BusyProgram:
+        self._programs.append(BusyProgram(source))
+        return self._programs[-1]
 
     def most(self, operation: Operation) -> int:
         """Entities in one request."""
@@ -103,7 +111,7 @@ class ApiSink:
 
     def _made(self, letters: Sequence[Letter]) -> list[Json]:
         items = b",".join(letter.event for letter in letters).decode()
-        mapping = self._mappings[BLUEPRINTS[Kind(letters[0].row["kind"])], "create"]
+        mapping = self._mappings[BLUEPRINTS[Kind(letters[0].row["kind"])]]
         return [record for _, record in mapping.records(f'{{"body": {{"items": [{items}]}}}}')]
 
     def _bulk(self, blueprint: str, entities: Sequence[Json | None]) -> dict[int, Json]:

@@ -6,11 +6,17 @@ hides the environment, takes the first output only and answers `null` for every 
 """
 
 import json
+import logging
 import re
+import threading
 from functools import lru_cache
 from typing import Any
 
 import jq
+
+from azure_port_sync.port.jq_process import ProgramProcess
+
+logger = logging.getLogger(__name__)
 
 _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 _SINGLE_QUOTE = re.compile(r"""(^|\s)'(?!\s|")|(?<!\s|")'(\s|$)""")
@@ -24,6 +30,9 @@ def format_filter(text: str) -> str:
     return _SINGLE_QUOTE.sub(lambda found: f'{found[1] or ""}"{found[2] or ""}', text)
 
 
+#: How many texts a busy program takes itself before it starts its process: about half a second's worth.
+_MANY_TEXTS = 200
+
 _A_PATH = re.compile(r"(\.[A-Za-z_]\w*)+", re.ASCII).fullmatch
 
 
@@ -31,7 +40,8 @@ class Program:
     """One compiled jq program. PyPI `jq` gives each thread that runs it a state of its own, so all may share it."""
 
     def __init__(self, source: str) -> None:
-        self._compiled = jq.compile(_NO_ENVIRONMENT + source)
+        self.source = _NO_ENVIRONMENT + source
+        self._compiled = jq.compile(self.source)
 
     def first(self, text: str) -> Any:
         """The first output for the JSON in `text`, or None when there is none or the program fails."""
@@ -39,6 +49,41 @@ class Program:
             return self._compiled.input_text(text).first()
         except (ValueError, StopIteration):
             return None
+
+
+class BusyProgram(Program):
+    """A program that moves into a process of its own when there is much to do, and has to be closed.
+
+    For a few texts, as in most runs, starting the process takes longer than they do.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self._here = 0
+        self._process: ProgramProcess | None = None
+        self._lock = threading.Lock()
+
+    def first(self, text: str) -> Any:
+        """As Program says; here again when the process dies."""
+        process = self._elsewhere()
+        if process is not None:
+            try:
+                return process.first(text)
+            except BrokenPipeError:
+                logger.debug("the jq process has ended; going on without it")
+        return super().first(text)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.close()
+
+    def _elsewhere(self) -> ProgramProcess | None:
+        with self._lock:
+            self._here += 1
+            if self._process is None and self._here > _MANY_TEXTS:
+                self._process = ProgramProcess(self.source)
+            return self._process
 
 
 @lru_cache(maxsize=4096)

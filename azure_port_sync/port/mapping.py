@@ -6,7 +6,7 @@ Source: docs.port.io (custom integration: webhook).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,10 +38,10 @@ class Target:
 class WebhookMapping:
     """All mappings of a webhook as one jq program, so that an event is parsed once. Safe to share between threads."""
 
-    def __init__(self, mappings: Sequence[Json]) -> None:
+    def __init__(self, mappings: Sequence[Json], program: Callable[[str], Program] = Program) -> None:
         self.targets = [Target.of(mapping) for mapping in mappings]
         parts = ", ".join(f"[{_records(mapping)}]" for mapping in mappings)
-        self._program = Program(f". as $context | [{parts}]")
+        self._program = program(f". as $context | [{parts}]")
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
         """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
