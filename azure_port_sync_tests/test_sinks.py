@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, delivery, jq_dialect, jq_process, model
+from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, delivery, jq_dialect, model
 from azure_port_sync.port.delivery import Letter
 from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.transport import TransientError
@@ -105,7 +105,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         started.append(popen(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(jq_process.subprocess, "Popen", start)
+    monkeypatch.setattr("azure_port_sync.port.jq_process.subprocess.Popen", start)
     monkeypatch.setattr(jq_dialect, "_MANY_TEXTS", 1)
     return started
 

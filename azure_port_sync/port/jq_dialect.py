@@ -30,8 +30,8 @@ def format_filter(text: str) -> str:
     return _SINGLE_QUOTE.sub(lambda found: f'{found[1] or ""}"{found[2] or ""}', text)
 
 
-#: How many texts a busy program takes itself before it starts its process: about half a second's worth.
-_MANY_TEXTS = 200
+#: How many texts a busy program takes itself before it starts its process: about as long as the start takes.
+_MANY_TEXTS = 50
 
 _A_PATH = re.compile(r"(\.[A-Za-z_]\w*)+", re.ASCII).fullmatch
 
