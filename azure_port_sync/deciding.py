@@ -114,7 +114,10 @@ def decide_changes(
     now = clock.now()
     state = store.target_state(target)
     refill = None
-    if request.rebuild_ledger or (catalog is not None and state.watermark is None and state.ledger_rows == 0):
+    if request.dry_run and request.rebuild_ledger:
+        raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
+    unfilled = catalog is not None and state.watermark is None and state.ledger_rows == 0
+    if request.rebuild_ledger or (unfilled and not request.dry_run):
         refill = _refill(store, target, catalog, now)
         state = store.target_state(target)
     run_plan = plan(
@@ -218,7 +221,8 @@ class _Deciding:
         vanished = [id_ for id_ in in_question(remembered, shown, self.now) if id_ not in shown]
         given_up = self._given_up(vanished)
         found = presence(remembered, shown, given_up=given_up, now=self.now)
-        self.store.remember_subscriptions(self.plan, found)
+        if not self.plan.request.dry_run:
+            self.store.remember_subscriptions(self.plan, found)
         self.findings.in_grace = found.in_grace
         self.snapshot = self._without_stand_ins(found.in_grace)
         return found
@@ -475,7 +479,8 @@ class _Deciding:
         self.findings.verdicts = decisions.verdicts
         self.findings.known_deletes = decisions.known_deletes
         self.findings.resent = decisions.resent
-        self._record_facts(waiting, undecided, decisions, in_quarantine)
+        if not self.plan.request.dry_run:
+            self._record_facts(waiting, undecided, decisions, in_quarantine)
         kept = decisions.kept if self.plan.mode is Mode.FULL else None
         untold = set(decisions.unresolved["identifier"])
         sample = [row for row in sample if row["identifier"] not in untold]

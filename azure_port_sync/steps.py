@@ -122,6 +122,8 @@ def deliver_changes(
     not be delivered, and StateError when another run has settled this target since it was planned, or is delivering.
     """
     plan, frame = change_set.plan, change_set.frame
+    if plan.request.dry_run:
+        raise GuardError("This change set is of a dry run, which sends nothing.")
     if change_set.objections:
         raise GuardError(" ".join(change_set.objections))
     with _claimed(store, clock, plan) as claim:
@@ -145,7 +147,7 @@ def _guard(change_set: ChangeSet, store: StateStore) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run did."""
+    """What one run did; the report of a dry run knows no more than how many deliveries there would be."""
 
     plan: Plan
     findings: Findings
@@ -180,5 +182,6 @@ def sync_once(
         resend=not sink.verifies,
         catalog=catalog,
     )
-    report = deliver_changes(change_set, sink, store, clock)
+    dry = change_set.plan.request.dry_run
+    report = DeliveryReport(len(change_set.frame)) if dry else deliver_changes(change_set, sink, store, clock)
     return Outcome(change_set.plan, findings, report)

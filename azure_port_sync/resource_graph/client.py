@@ -65,6 +65,7 @@ class Where:
 class _Pages:
     """What has been seen while paging, to notice that the data moved underneath."""
 
+    started_at: datetime
     told_at: datetime
     size: int
     total: int | None = None
@@ -148,7 +149,8 @@ class ResourceGraph:
         """
         pages = 0
         for _ in range(_READ_AGAIN):
-            seen = _Pages(self._clock.now(), PAGE_SIZE)
+            now = self._clock.now()
+            seen = _Pages(now, now, PAGE_SIZE)
             tables = []
             for page in self._pages(query, where, seen):
                 if seen.moved:
@@ -189,7 +191,12 @@ class ResourceGraph:
         now = self._clock.now()
         if now - seen.told_at >= _PROGRESS:
             seen.told_at = now
-            logger.info("Azure: %s of %s rows read", f"{seen.rows:,}", f"{seen.total:,}")
+            rate = max(seen.rows, 1) / (now - seen.started_at).total_seconds()
+            left = ((seen.total or 0) - seen.rows) / rate
+            logger.info(
+                "Azure: %s of %s rows read, %s a second, %s s left",
+                *(f"{number:,.0f}" for number in (seen.rows, seen.total or 0, rate, left)),
+            )
 
     def _ask(self, query: str, where: Where, options: QueryRequestOptions) -> QueryResponse:
         request = QueryRequest(

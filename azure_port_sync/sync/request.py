@@ -71,7 +71,8 @@ class Request:
 
     `force` delivers what Port has been told already as well. `only` delivers one part again, whole; `reread` reads the
     change records of a past window again, of that part where one is named. `rebuild_ledger` first learns from Port
-    what it really holds. `retry_quarantined` tells again what Port has refused.
+    what it really holds. `retry_quarantined` tells again what Port has refused. `dry_run` decides, and neither
+    sends nor remembers anything.
     """
 
     mode: Mode = Mode.INCREMENTAL
@@ -82,6 +83,7 @@ class Request:
     reread: Window | None = None
     rebuild_ledger: bool = False
     retry_quarantined: bool = False
+    dry_run: bool = False
 
     @property
     def is_partial(self) -> bool:

@@ -28,41 +28,46 @@ class Operation(StrEnum):
     DELETE = "delete"
 
 
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
 _IDENTITY = [
-    ("kind", pa.string()),
-    ("identifier", pa.string()),  # as Port stores it
-    ("azure_id", pa.string()),  # in Azure's spelling
-    ("type", pa.string()),  # lower-case resource type
-    ("name", pa.string()),
-    ("subscription_id", pa.string()),  # lower-case
-    ("resource_group", pa.string()),  # lower-case, "" where there is none
+    _column("kind", pa.string(), "subscription, resourceGroup or resource"),
+    _column("identifier", pa.string(), "the id as Port stores it"),
+    _column("azure_id", pa.string(), "the id in Azure's spelling"),
+    _column("type", pa.string(), "lower-case resource type"),
+    _column("name", pa.string(), "name in Azure"),
+    _column("subscription_id", pa.string(), "lower-case"),
+    _column("resource_group", pa.string(), "lower-case name; empty where there is none"),
 ]
+_CHANGE_TIME = _column("change_time", pa.timestamp("ns", tz="UTC"), "of the newest change record; null without one")
 _CONTENT = [
-    ("hash", pa.string()),  # of what Port shows; null where there is no row
-    ("data", pa.string()),  # canonical JSON text; null where there is no row
+    _column("hash", pa.string(), "of what Port shows; null where Azure shows no row"),
+    _column("data", pa.string(), "what is told, as canonical JSON; null where Azure shows no row"),
 ]
 
 #: What one read said about one entity.
 OBSERVATION = pa.schema(
     [
         *_IDENTITY,
-        ("present", pa.bool_()),  # Azure shows a row for it
-        ("in_scope", pa.bool_()),  # of that row; false where there is none
+        _column("present", pa.bool_(), "whether Azure shows a row for it"),
+        _column("in_scope", pa.bool_(), "whether that row is in scope; false where there is none"),
         *_CONTENT,
-        ("change_type", pa.string()),  # Create, Update or Delete; null without a change record
-        ("change_time", pa.timestamp("ns", tz="UTC")),
-        ("change", pa.string()),  # what `data` is told of that change, as JSON text
+        _column("change_type", pa.string(), "Create, Update or Delete; null without a change record"),
+        _CHANGE_TIME,
+        _column("change", pa.string(), "what `data` tells of that change, as JSON"),
     ]
 )
 
 #: One decided operation per entity, in the order in which they may be delivered.
 CHANGE_SET = pa.schema(
     [
-        ("operation", pa.string()),
+        _column("operation", pa.string(), "upsert or delete"),
         *_IDENTITY,
-        ("hash", pa.string()),
-        ("change_time", pa.timestamp("ns", tz="UTC")),
-        ("data", pa.string()),
+        _column("hash", pa.string(), "of what is told; null for a delete"),
+        _CHANGE_TIME,
+        _column("data", pa.string(), "what is told, as canonical JSON"),
     ]
 )
 
