@@ -735,3 +735,20 @@ def _effort(folder: Path, entities: int) -> int:
 def test_comparing_twice_as_much_takes_twice_the_effort(tmp_path: Path) -> None:
     """Without an index under the join, a nightly run over 200,000 resources would have taken hours."""
     assert _effort(tmp_path, 4000) < 3 * _effort(tmp_path, 2000)
+
+
+# -- replaced targets ------------------------------------------------------------------------------------------------
+
+
+def test_the_state_of_a_replaced_target_goes_and_that_of_the_only_one_stays(store: StateStore) -> None:
+    for target, age in (("replaced", 100), ("t", 0)):
+        _tell(store, _operation(_resource("x")), target=target)
+        plan = replace(_claimed(store, target), window=Window(NOW - timedelta(days=age + 1), NOW - timedelta(days=age)))
+        store.finish(plan)
+
+    assert store.forget_targets(NOW - timedelta(days=200)) == 0
+    assert store.forget_targets(NOW - timedelta(days=90)) == 1
+    assert store.target_state("replaced").ledger_rows == 0
+    assert store.target_state("t").ledger_rows == 1
+    assert store.forget_targets(NOW + timedelta(days=90)) == 0, "without a newer one, the old ledger finds ghosts"
+    assert store.target_state("t").ledger_rows == 1

@@ -129,6 +129,21 @@ class StateStore:
                 .values(generation=settled)
             )
 
+    def forget_targets(self, before: datetime) -> int:
+        """Delete all that is kept of targets whose watermark is older than this, where another one's is not.
+
+        Returns how many there were. Such a one is of a webhook or a tenant that was replaced; the only target stays
+        however old it is, because its ledger is what finds ghosts.
+        """
+        watermark = t.target.c.watermark
+        with self._transaction() as connection:
+            if not connection.scalar(sa.select(sa.exists().where(watermark >= before))):
+                return 0
+            old = list(connection.scalars(sa.select(t.target.c.target).where(watermark < before)))
+            for table in t.metadata.sorted_tables:
+                connection.execute(sa.delete(table).where(table.c.target.in_(old)))
+        return len(old)
+
     # -- the lease --------------------------------------------------------------------------------------------------
 
     def claim(self, plan: Plan, now: datetime) -> datetime | None:

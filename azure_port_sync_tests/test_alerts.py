@@ -1,0 +1,179 @@
+"""One sentence when syncing starts to fail, one when it works again, and none in between."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from azure_port_sync.alerts import sync_alerts
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.sync import guards
+from azure_port_sync_tests import test_jobs
+from azure_port_sync_tests.test_jobs import Operator
+
+operator, estate = test_jobs.operator, test_jobs.estate
+
+DOWN = Fault("azure", status=403, times=None)
+
+
+class Channel:
+    """Where alerts are posted to, as Slack and Teams take them; `status` is what it answers."""
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+        self.status = 200
+        channel = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(channel.status)
+                self.end_headers()
+                if channel.status == 200:
+                    channel.posted.append(body["text"])
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/a-secret-key"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Channel]:
+    opened = Channel()
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", opened.url)
+    monkeypatch.setattr("azure_port_sync.alerts._LONGEST_WAIT_SECONDS", 0)
+    yield opened
+    opened.close()
+
+
+class Sensor:
+    """The sensor as the daemon evaluates it, with the cursor that it left."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> str:
+        with dg.build_sensor_context(self.instance, cursor=self.cursor) as context:
+            told = sync_alerts(context)
+            self.cursor = context.cursor
+        assert isinstance(told, dg.SkipReason)
+        return told.skip_message or ""
+
+
+@pytest.fixture
+def sensor(operator: Operator) -> Sensor:
+    return Sensor(operator.instance)
+
+
+def test_an_incident_is_told_once_and_its_end_once(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sync()
+    sensor.tick()
+    assert channel.posted == []
+
+    operator.sandbox.faults.add(DOWN)
+    for _ in range(3):
+        assert not operator.run().success
+        sensor.tick()
+        sensor.tick()
+    (told,) = channel.posted
+    assert told.startswith("azure_port_sync: incremental_sync fails")
+    assert "Azure refused the credentials" in told
+
+    operator.sandbox.faults.clear()
+    for _ in range(2):
+        operator.sync()
+        sensor.tick()
+    _, told = channel.posted
+    assert told.startswith("azure_port_sync: incremental_sync works again")
+
+
+def test_a_check_that_stopped_the_run_is_in_the_alert(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "FLOOR", 1)
+    operator.sync()
+    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+    operator.run()
+
+    sensor.tick()
+
+    (told,) = channel.posted
+    assert "deletes_within_guard" in told
+    assert "`allow_mass_delete: true`" in told
+    assert "subscriptions_present" not in told
+
+
+def test_a_post_that_fails_is_tried_again_and_shows_no_url(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sandbox.faults.add(DOWN)
+    operator.run()
+    channel.status = 500
+
+    with pytest.raises(dg.Failure, match="could not be posted to ALERT_WEBHOOK_URL: it answered 500") as failed:
+        sensor.tick()
+    assert "a-secret-key" not in str(failed.getrepr(chain=True))
+    channel.status = 200
+    sensor.tick()
+
+    assert len(channel.posted) == 1
+
+
+@pytest.mark.parametrize("config", [{"dry_run": True}, {"only": {"resource_groups": ["data"]}}], ids=str)
+def test_a_run_over_a_part_is_no_recovery(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, config: dict[str, Any]
+) -> None:
+    operator.sync()
+    operator.sandbox.faults.add(DOWN)
+    operator.run()
+    operator.sandbox.faults.clear()
+    assert operator.run(mode="incremental", **config).success
+
+    sensor.tick()
+
+    (told,) = channel.posted
+    assert "fails" in told
+
+
+def test_a_run_that_dagster_tries_again_is_no_incident_yet(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sandbox.faults.add(DOWN)
+    failed = operator.run()
+    operator.instance.add_run_tags(failed.run_id, {"dagster/will_retry": "true"})
+    assert sensor.tick() == "No sync has finished yet."
+    operator.run()
+    sensor.tick()
+    assert len(channel.posted) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("", "is not set"), ("http://example.com/key", "ALERT_WEBHOOK_URL is plain http")]
+)
+def test_without_a_good_address_nothing_is_posted(
+    operator: Operator, sensor: Sensor, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
+    if not url:
+        assert said in sensor.tick()
+        return
+    with pytest.raises(dg.Failure, match=said):
+        sensor.tick()

@@ -1,0 +1,100 @@
+"""What is kept of old runs, and what goes."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from azure_port_sync.definitions import definitions
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync.sync.clock import SystemClock
+from azure_port_sync_tests import test_jobs
+from azure_port_sync_tests.conftest import SteppedClock
+from azure_port_sync_tests.test_jobs import Operator
+
+estate = test_jobs.estate
+
+
+@pytest.fixture
+def operator(
+    sandbox: Sandbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Operator]:
+    """On an instance with its databases on disk."""
+    for name, value in sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield Operator(sandbox, instance, clock)
+
+
+class _Later(SystemClock):
+    """Dagster stamps its runs by the machine's clock."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
+
+
+def _retention(operator: Operator, after: timedelta) -> None:
+    job = definitions(_Later(after)).resolve_job_def("retention")
+    assert job.execute_in_process(instance=operator.instance).success
+
+
+def _kept(operator: Operator) -> set[str]:
+    return {run.run_id for run in operator.instance.get_runs()}
+
+
+def _files(folder: Path, run: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if run in str(path.relative_to(folder))]
+
+
+def test_successes_go_before_failures_with_all_that_belongs_to_them(
+    operator: Operator, estate: dict[str, str], tmp_path: Path
+) -> None:
+    old = [operator.run().run_id for _ in range(3)]
+    operator.sandbox.faults.add(Fault("azure", status=403))
+    failed = operator.run().run_id
+    assert all(_files(tmp_path, run) for run in (*old, failed))
+
+    _retention(operator, timedelta(days=1))
+    assert {*old, failed} <= _kept(operator)
+
+    _retention(operator, timedelta(days=20))
+
+    assert failed in _kept(operator)
+    assert not _kept(operator).intersection(old)
+    assert [_files(tmp_path, run) for run in old] == [[], [], []]
+    assert _files(tmp_path, failed)
+
+
+def test_what_an_asset_showed_last_stays(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+
+    _retention(operator, timedelta(days=20))
+
+    event = operator.instance.get_latest_materialization_event(dg.AssetKey("port_deliveries"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["accepted"].value == len(estate)
+
+
+def test_failures_go_in_the_end(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sandbox.faults.add(Fault("azure", status=403))
+    failed = operator.run().run_id
+
+    _retention(operator, timedelta(days=100))
+
+    assert failed not in _kept(operator)
+
+
+def test_a_run_under_way_stays(operator: Operator) -> None:
+    job = definitions(operator.clock).resolve_job_def("incremental_sync")
+    active = operator.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED).run_id
+
+    _retention(operator, timedelta(days=400))
+
+    assert active in _kept(operator)
