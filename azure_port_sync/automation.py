@@ -5,10 +5,16 @@ import os
 import dagster as dg
 
 from azure_port_sync.settings import Settings
-from azure_port_sync.sync.errors import SettingsError
 
 #: One live sync per value of this tag, whoever launches it: dagster.yaml limits it in the run queue.
 SINGLETON_TAG = "azure_port_sync/singleton"
+
+#: Who answers for the assets; the UI filters by it.
+OWNERS = ["team:platform-engineering"]
+
+#: What a run turned out to be, once it has planned: `incremental`, `full` or `partial`; and whether it sends nothing.
+MODE_TAG = "azure_port_sync/mode"
+DRY_RUN_TAG = "azure_port_sync/dry_run"
 
 #: Any run may turn full, and a full run over a million resources takes its time; a run that makes no progress ends
 #: itself much earlier.
@@ -58,7 +64,7 @@ port_setup = dg.define_asset_job(
 
 
 def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
-    cron = _cron(setting)
+    cron = str(getattr(Settings.at_import(os.environ), setting))
 
     @dg.schedule(
         name=f"{job_name}_schedule",
@@ -80,14 +86,6 @@ def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
         return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
 
     return launch
-
-
-def _cron(setting: str) -> str:
-    """The configured cron; the default where it is wrong, so that the location loads and the run says what is wrong."""
-    try:
-        return str(getattr(Settings.from_environment({setting: os.environ.get(setting, "")}), setting))
-    except SettingsError:
-        return str(Settings.model_fields[setting].default)
 
 
 incremental_sync_schedule = _schedule("incremental_sync", "INCREMENTAL_SYNC_CRON")

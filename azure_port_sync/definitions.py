@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from azure_port_sync import assets, automation, setup_assets
+from azure_port_sync import alerts, assets, automation, setup_assets, upkeep
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.storage import RunValues
 from azure_port_sync.sync.clock import Clock, SystemClock
@@ -18,8 +18,13 @@ def definitions(clock: Clock) -> dg.Definitions:
             setup_assets.port_blueprints,
             setup_assets.port_webhook,
         ],
-        jobs=[automation.incremental_sync, automation.full_sync, automation.port_setup],
-        schedules=[automation.incremental_sync_schedule, automation.full_sync_schedule],
+        jobs=[automation.incremental_sync, automation.full_sync, automation.port_setup, upkeep.retention],
+        schedules=[
+            automation.incremental_sync_schedule,
+            automation.full_sync_schedule,
+            upkeep.retention_schedule,
+        ],
+        sensors=[alerts.sync_alerts],
         resources={
             "azure": AzureResource(clock=clock),
             "port": PortResource(clock=clock),

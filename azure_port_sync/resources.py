@@ -225,6 +225,17 @@ class PortResource(_Resource):
         return self._api
 
     @property
+    def app(self) -> str | None:
+        """The address of Port's own pages for this account; None where it is not one of Port's.
+
+        Of its regions it has ingest.us.port.io, api.us.port.io and app.us.port.io, so either tells.
+        """
+        self.check()
+        known = self.webhook_url or (self._settings.PORT_BASE_URL if self._api else "")
+        service, _, rest = (urlsplit(known).hostname or "").partition(".")
+        return f"https://app.{rest}" if service in ("ingest", "api") and rest else None
+
+    @property
     def webhook_url(self) -> str | None:
         """A secret: it holds the webhook's key."""
         self.check()

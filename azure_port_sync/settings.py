@@ -8,12 +8,15 @@ the run with one sentence.
 import json
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import dagster as dg
+from cronsim import CronSim, CronSimError
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -174,6 +177,12 @@ class Settings(BaseModel):
         "*/15 * * * *", description="When `incremental_sync` runs (cron, UTC).", examples=["*/15 * * * *"]
     )
     FULL_SYNC_CRON: str = Field("7 3 * * *", description="When `full_sync` runs (cron, UTC).", examples=["7 3 * * *"])
+    ALERT_WEBHOOK_URL: SecretStr | None = Field(
+        None,
+        description="Where to post a sentence when a sync fails for the first time, and when it works again: an "
+        'incoming webhook of Slack or Teams, or whatever takes `{"text": ...}`. A secret.',
+        examples=["https://hooks.slack.com/services/<key>"],
+    )
     REQUESTS_CA_BUNDLE: str | None = Field(
         None, description="File of a private certificate authority.", examples=["/etc/ssl/corporate-ca.pem"]
     )
@@ -216,6 +225,17 @@ class Settings(BaseModel):
                 raise ValueError("is not the URL of a webhook")
         return value
 
+    @field_validator("ALERT_WEBHOOK_URL")
+    @classmethod
+    def _alert_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = _split(value.get_secret_value())
+            if url.scheme not in ("https", "http") or not url.hostname:
+                raise ValueError("is not an https:// address")
+            if url.scheme == "http" and url.hostname not in _LOOPBACK:
+                raise ValueError("is plain http, which would show its key to the network")
+        return value
+
     @field_validator("PORT_BASE_URL")
     @classmethod
     def _base_url(cls, value: str) -> str:
@@ -239,7 +259,8 @@ class Settings(BaseModel):
     def _cron(cls, value: str) -> str:
         try:
             dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=value)
-        except dg.DagsterInvalidDefinitionError:
+            CronSim(value, datetime(2026, 1, 5, tzinfo=UTC))  # without names like @hourly
+        except (dg.DagsterInvalidDefinitionError, CronSimError):
             raise ValueError("is not a cron schedule") from None
         return value
 
@@ -252,6 +273,20 @@ class Settings(BaseModel):
         except ValidationError as error:
             mistake = SettingsError(_sentence(error))
         raise mistake  # from outside the handler: the cause would carry the value, which may be a secret
+
+    @classmethod
+    def at_import(cls, environment: Mapping[str, str]) -> "Settings":
+        """What the definitions themselves are made of, with the default for a value that is wrong.
+
+        A code location that does not load would show nothing at all; a run says what is wrong.
+        """
+        right: dict[str, str] = {}
+        for name in ("INCREMENTAL_SYNC_CRON", "FULL_SYNC_CRON", "ALERT_WEBHOOK_URL"):
+            given = {name: environment.get(name, "")}
+            with suppress(SettingsError):
+                cls.from_environment(given)
+                right |= given
+        return cls.from_environment(right)
 
     @model_validator(mode="after")
     def _one_way_to_name_subscriptions(self) -> "Settings":
@@ -293,6 +328,13 @@ class Settings(BaseModel):
     @property
     def delivery_deadline(self) -> timedelta:
         return timedelta(minutes=self.PORT_DELIVERY_DEADLINE_MINUTES)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """The longest time between two ticks of INCREMENTAL_SYNC_CRON, within a week."""
+        start = datetime(2026, 1, 5, tzinfo=UTC)  # any Monday
+        ticks = takewhile(lambda tick: tick <= start + timedelta(days=8), CronSim(self.INCREMENTAL_SYNC_CRON, start))
+        return max((b - a for a, b in pairwise([start, *ticks])), default=timedelta(days=8))
 
     @property
     def verify(self) -> str | bool:

@@ -9,6 +9,8 @@ import dagster as dg
 from dotenv import set_key
 from pydantic import Field
 
+from azure_port_sync import __version__
+from azure_port_sync.automation import OWNERS
 from azure_port_sync.port import PortApi
 from azure_port_sync.port.setup import Change, set_up_blueprints, set_up_webhook
 from azure_port_sync.resources import PortResource
@@ -28,6 +30,8 @@ class SetupConfig(dg.Config):
 @dg.asset(
     group_name="port_setup",
     kinds={"port"},
+    owners=OWNERS,
+    code_version=__version__,
     description="The three blueprints in Port: subscription, resource group, resource. Missing ones are created, and "
     "what is missing in them is added; what a person added stays.",
 )
@@ -42,6 +46,8 @@ def port_blueprints(port: PortResource) -> dg.MaterializeResult:
 @dg.asset(
     group_name="port_setup",
     kinds={"port"},
+    owners=OWNERS,
+    code_version=__version__,
     deps=[port_blueprints],
     description="The webhook in Port whose mapping turns our events, single or in batches, into entities. The one "
     "behind PORT_WEBHOOK_INGEST_URL is brought up to date, or one is created; PORT_WEBHOOK_SECRET signs its events.",

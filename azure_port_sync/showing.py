@@ -1,17 +1,30 @@
-"""How things are shown in the Dagster UI: errors as a sentence, checks with both sides, tables cut to what is read."""
+"""How things are shown in the Dagster UI: errors as a sentence, numbers to plot, tables cut to what is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 
+from azure_port_sync.automation import DRY_RUN_TAG, MODE_TAG
+from azure_port_sync.deciding import Findings
+from azure_port_sync.port import BLUEPRINTS, DeliveryReport
+from azure_port_sync.port.flow import Flow
+from azure_port_sync.sync.decisions import Verdict
 from azure_port_sync.sync.errors import SyncError
-from azure_port_sync.sync.rows import records
+from azure_port_sync.sync.planning import Plan
+from azure_port_sync.sync.rows import Kind, Operation, records
 
 #: Rows of a table in metadata; more would slow the UI down and be read by nobody.
 SHOWN = 20
+
+_PAYLOAD_SHOWN = 300
+
+_Metadata = dict[str, Any]
 
 
 @contextmanager
@@ -23,38 +36,200 @@ def plainly() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
-def check(
-    name: str,
-    *,
-    passed: bool,
-    description: str,
-    asset_key: str | None = None,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-    **metadata: int | str,
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name,
-        asset_key=asset_key,
-        passed=passed,
-        severity=severity,
-        description=description,
-        metadata=metadata,
+# -- shapes ---------------------------------------------------------------------------------------------------------
+
+
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
+    """The columns of an asset's value, as the UI lists them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode() or None
+            )
+            for field in schema
+        ]
     )
 
 
-def kql(query: str) -> dg.MarkdownMetadataValue:
-    return dg.MarkdownMetadataValue(f"```kusto\n{query}\n```")
+def kql(queries: Mapping[str, str]) -> dg.MarkdownMetadataValue:
+    """The queries that ran, by what they were for."""
+    return dg.MarkdownMetadataValue(
+        "\n\n".join(f"**{label}**\n```kusto\n{query}\n```" for label, query in queries.items())
+    )
 
 
-def table(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:
-    """The first rows of a frame."""
-    shown = frame[columns].head(SHOWN).astype(object)
+def table(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> _Metadata:
+    """The first rows of a frame under this name, and beside it how many there are where that is not all of them."""
+    shown = frame[list(columns)].head(SHOWN).astype(object)
     shown = shown.where(shown.notna(), None)
-    schema = dg.TableSchema([dg.TableColumn(name, _column_type(frame[name])) for name in columns])
-    return dg.TableMetadataValue([dg.TableRecord(row) for row in records(shown)], schema)
+    schema = dg.TableSchema([dg.TableColumn(column, _column_type(frame[column])) for column in columns])
+    cut = {f"{name}_shown": f"the first {SHOWN} of {len(frame):,}"} if len(frame) > SHOWN else {}
+    return {name: dg.TableMetadataValue([dg.TableRecord(row) for row in records(shown)], schema), **cut}
 
 
 def _column_type(column: "pd.Series[Any]") -> str:
     if pd.api.types.is_bool_dtype(column):
         return "bool"
     return "int" if pd.api.types.is_integer_dtype(column) else "string"
+
+
+def _when(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    text: pd.Series[Any] = times.dt.strftime("%Y-%m-%d %H:%M:%S")
+    return text
+
+
+# -- what a run read and decided ------------------------------------------------------------------------------------
+
+
+def plan_metadata(plan: Plan) -> _Metadata:
+    """What a run set out to do, and why."""
+    return {
+        "mode": str(plan.mode),
+        "mode_reason": "; ".join(plan.reasons),
+        "window_start": dg.TimestampMetadataValue(plan.window.start.timestamp()),
+        "window_end": dg.TimestampMetadataValue(plan.window.end.timestamp()),
+        "window_minutes": round((plan.window.end - plan.window.start).total_seconds() / 60, 1),
+        "target": plan.target,
+        "scope_fingerprint": plan.fingerprint,
+    }
+
+
+def plan_tags(plan: Plan) -> dict[str, str]:
+    """The same, as tags that the list of runs can be filtered by."""
+    asked = {DRY_RUN_TAG: "true"} if plan.request.dry_run else {}
+    return {
+        MODE_TAG: str(plan.mode),
+        "azure_port_sync/reason": "; ".join(plan.reasons),
+        "azure_port_sync/window": str(plan.window),
+        **asked,
+    }
+
+
+def findings_metadata(findings: Findings, frame: pd.DataFrame) -> _Metadata:
+    """Numbers to plot: what was read, and what became of each candidate."""
+    refill = findings.refill
+    return {
+        "dagster/row_count": len(frame),
+        "subscriptions": findings.subscriptions,
+        "resource_groups": findings.groups,
+        "resource_groups_in_scope": findings.groups_in_scope,
+        "records_read": findings.records_read,
+        "rows_read": findings.rows_read,
+        "candidates": findings.candidates,
+        "upserts": findings.verdicts[Verdict.UPSERT],
+        "deletes": findings.verdicts[Verdict.DELETE],
+        "unchanged": findings.verdicts[Verdict.UNCHANGED],
+        "out_of_scope": findings.verdicts[Verdict.OUT_OF_SCOPE],
+        "pending": findings.verdicts[Verdict.PENDING],
+        "unknown_deletes": findings.verdicts[Verdict.UNKNOWN_DELETE],
+        "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
+        "colliding": findings.verdicts[Verdict.COLLIDING],
+        "held_back_by_grace": findings.verdicts[Verdict.HELD],
+        "in_quarantine": findings.verdicts[Verdict.QUARANTINED],
+        "told_again": findings.resent,
+        **(
+            {"port_held": refill.held, "missing_in_port": refill.missing, "unknown_in_port": refill.added}
+            if refill
+            else {}
+        ),
+    }
+
+
+def operations_metadata(frame: pd.DataFrame, names: Mapping[str, str]) -> _Metadata:
+    """A change set in tables: the newest operations, and how many by type and by subscription (id -> name)."""
+    if frame.empty:
+        return {}
+    newest = frame.loc[frame["change_time"].sort_values(ascending=False).index[:SHOWN]]
+    newest = newest.assign(changed=_when(newest["change_time"]))
+    shown = table("newest_operations", newest, ["operation", "type", "name", "resource_group", "changed", "azure_id"])
+    if len(frame) > SHOWN:
+        shown["newest_operations_shown"] = f"the newest {SHOWN} of {len(frame):,}"
+    by_subscription = _by(frame, "subscription_id")
+    by_subscription["subscription"] = [names.get(id_, "") for id_ in by_subscription["subscription_id"]]
+    return {
+        **shown,
+        **table("by_type", _by(frame, "type"), ["type", "upserts", "deletes"]),
+        **table("by_subscription", by_subscription, ["subscription", "upserts", "deletes", "subscription_id"]),
+    }
+
+
+def _by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Upserts and deletes by the values of a column, the most first."""
+    values = frame[column].astype(object)
+    counted = pd.DataFrame({column: values, "upserts": frame["operation"] == Operation.UPSERT})
+    grouped = counted.groupby(column)["upserts"].agg(["sum", "size"]).sort_values("size", ascending=False)
+    upserts = grouped["sum"].astype(int)
+    return pd.DataFrame({column: grouped.index, "upserts": upserts.array, "deletes": (grouped["size"] - upserts).array})
+
+
+# -- what Port was told ---------------------------------------------------------------------------------------------
+
+
+def report_metadata(report: DeliveryReport, seconds: float) -> _Metadata:
+    """Numbers to plot: what Port took, and how fast; a table of what it did not take."""
+    rows = [
+        {"reason": reason, "operation": row["operation"], "azure_id": row["azure_id"]}
+        for row, reason in [*report.refused, *report.failed]
+    ]
+    refusals = table("refusals", pd.DataFrame(rows), ["reason", "operation", "azure_id"]) if rows else {}
+    return {
+        "accepted": report.accepted.total(),
+        "accepted_upserts": report.accepted[Operation.UPSERT],
+        "accepted_deletes": report.accepted[Operation.DELETE],
+        "refused": len(report.refused),
+        "failed": len(report.failed),
+        "not_sent": report.total - report.done,
+        "seconds": round(seconds, 2),
+        "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
+        **refusals,
+    }
+
+
+def flow_metadata(flow: Flow) -> _Metadata:
+    """Numbers to plot: what the delivery cost Port."""
+    return {
+        "port_requests": flow.requests,
+        "port_bytes": flow.bytes,
+        "port_retries": flow.retries,
+        "port_waited_seconds": round(flow.waited_seconds, 1),
+    }
+
+
+def lag_metadata(frame: pd.DataFrame, watermark: datetime | None, now: datetime) -> _Metadata:
+    """How far Port is behind Azure: the watermark, its age, and the age of the oldest change that was told."""
+    oldest = frame["change_time"].min()
+    return {
+        **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
+        **({"watermark_lag_seconds": round((now - watermark).total_seconds(), 1)} if watermark else {}),
+        "oldest_change_seconds": 0.0 if pd.isna(oldest) else round((now - oldest).total_seconds(), 1),
+    }
+
+
+def quarantine_metadata(quarantined: pd.DataFrame) -> _Metadata:
+    """What Port refuses for what it is, the oldest first."""
+    if quarantined.empty:
+        return {"in_quarantine": 0}
+    shown = quarantined.assign(
+        first=_when(quarantined["first_at"]),
+        last=_when(quarantined["last_at"]),
+        payload=quarantined["payload"].str.slice(0, _PAYLOAD_SHOWN),
+    )
+    columns = ["reason", "azure_id", "operation", "first", "last", "attempts", "payload"]
+    return {"in_quarantine": len(quarantined), **table("quarantine", shown, columns)}
+
+
+def links_metadata(frame: pd.DataFrame, port_app: str | None) -> _Metadata:
+    """The newest entities that were told, as links to their pages in Port; none where Port's address is not known.
+
+    An entity's page is ``<app>/<blueprint>Entity?identifier=<identifier>`` (docs.port.io shows such links).
+    """
+    upserts = frame[frame["operation"] == Operation.UPSERT]
+    if port_app is None or upserts.empty:
+        return {}
+    newest = upserts.loc[upserts["change_time"].sort_values(ascending=False).index[:SHOWN]]
+    lines = []
+    for row in records(newest[["kind", "name", "type", "identifier"]]):
+        page = f"{port_app}/{BLUEPRINTS[Kind(row['kind'])]}Entity?identifier={quote(row['identifier'], safe='')}"
+        name = str(row["name"]).replace("[", "\\[").replace("]", "\\]")
+        lines.append(f"- [{name}]({page}) {row['type']}")
+    return {"in_port": dg.MarkdownMetadataValue("\n".join(lines))}

@@ -1,7 +1,10 @@
 """The jobs as Dagster runs them, against the sandbox: what changed in the tenant is in the catalog after one tick."""
 
+import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +14,14 @@ import dagster as dg
 import pytest
 
 from azure_port_sync.definitions import definitions
+from azure_port_sync.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sandbox.tenant import Tenant
+from azure_port_sync.showing import links_metadata
 from azure_port_sync.sync import guards
+from azure_port_sync.sync.clock import SystemClock
+from azure_port_sync.sync.rows import CHANGE_SET, frame_of
 from azure_port_sync_tests.conftest import SteppedClock
 
 TICK = timedelta(minutes=15)
@@ -487,7 +494,7 @@ def test_a_vanished_subscription_warns_and_keeps_its_entities(operator: Operator
 
     assert result.success
     assert re.search(
-        rf"1 subscriptions have vanished: {estate['dev']}. Their 3 entities stay in Port until 2026-12-2\d",
+        rf"1 subscription has vanished: {estate['dev']}. Its 3 entities stay in Port until 2026-12-2\d",
         failed_checks(result)["subscriptions_present"],
     )
     assert recorded(result)["held_back_by_grace"] == 3
@@ -552,6 +559,170 @@ def test_a_bad_override_fails_the_run_in_one_sentence(
     (message,) = failure(failed).strip().splitlines()
     assert sentence in message
     assert operator.sandbox.port.events == events
+
+
+# -- dry runs --------------------------------------------------------------------------------------------------------
+
+
+def observed(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The metadata of what a dry run has shown."""
+    (event,) = result.asset_observations_for_node("azure_change_set")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def _remembered(operator: Operator) -> list[str]:
+    """All rows of the state, as SQL."""
+    path = os.environ["AZURE_PORT_SYNC_STATE_URL"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def _a_new_group(operator: Operator, estate: dict[str, str]) -> None:
+    tenant = operator.sandbox.tenant
+    tenant.create_resource(tenant.add_group(estate["prod"], "new", "westeurope"), "microsoft.web/sites", "x")
+
+
+def _a_delete_and_a_vanished_subscription(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sandbox.tenant.delete_resource(resource_id=estate["site"])
+    operator.sandbox.tenant.lose_subscription(subscription_id=estate["dev"])
+
+
+@pytest.mark.parametrize("change", [_a_new_group, _a_delete_and_a_vanished_subscription])
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_a_dry_run_shows_and_sends_and_remembers_nothing(
+    operator: Operator, estate: dict[str, str], mode: str, change: Callable[[Operator, dict[str, str]], None]
+) -> None:
+    operator.sync()
+    change(operator, estate)
+    before, remembered, events = operator.sandbox.held(), _remembered(operator), operator.sandbox.port.events
+
+    result = operator.run(mode=mode, dry_run=True)
+
+    assert result.success
+    shown = observed(result)
+    assert shown["upserts"] + shown["deletes"] >= 1
+    assert shown["newest_operations"].records
+    assert not result.asset_materializations_for_node("azure_change_set")
+    assert [event.step_key for event in result.all_events if event.is_step_skipped] == ["port_deliveries"]
+    assert (operator.sandbox.held(), operator.sandbox.port.events) == (before, events)
+    assert _remembered(operator) == remembered
+    assert operator.sync()["accepted"] >= 1, "the next tick delivers what the dry run showed"
+
+
+def test_a_first_dry_run_with_api_credentials_leaves_the_ledger_empty(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in operator.sandbox.api_environment().items():
+        monkeypatch.setenv(name, value)
+
+    shown = observed(operator.run(mode="incremental", dry_run=True))
+
+    assert (shown["mode"], shown["upserts"]) == ("full", len(estate))
+    assert not [line for line in _remembered(operator) if line.startswith('INSERT INTO "ledger"')]
+    failed = operator.run(mode="full", dry_run=True, rebuild_ledger=True)
+    assert "launch with one of them" in failure(failed)
+
+
+def test_a_dry_run_of_a_mass_deletion_warns_and_goes_on(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "FLOOR", 1)
+    operator.sync()
+    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+
+    result = operator.run(mode="incremental", dry_run=True)
+
+    assert result.success
+    assert "would delete 3 of the 9" in failed_checks(result)["deletes_within_guard"]
+    assert observed(result)["deletes"] == 3
+
+
+# -- what a run shows ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_tagged_with_what_it_turned_out_to_be(operator: Operator, estate: dict[str, str]) -> None:
+    first, second = (operator.instance.get_run_by_id(operator.run().run_id) for _ in range(2))
+    assert first is not None
+    assert second is not None
+
+    assert first.tags["azure_port_sync/mode"] == "full"
+    assert first.tags["azure_port_sync/reason"] == "no run has settled for this target yet"
+    assert second.tags["azure_port_sync/mode"] == "incremental"
+    assert re.fullmatch(r"\(2026-12-\d\d .*, 2026-12-\d\d .*\] UTC", second.tags["azure_port_sync/window"])
+
+
+def test_tables_show_what_was_decided_by_type_and_by_subscription(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+    tenant = operator.sandbox.tenant
+    tenant.delete_resource(resource_id=estate["sql"])
+    operator.clock.sleep(60)
+    tenant.tag_resource(resource_id=estate["vm"], tags={"new": "yes"})
+
+    figures = operator.sync()
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        return [dict(record.data) for record in figures[name].records]
+
+    assert [(row["operation"], row["name"]) for row in rows("newest_operations")] == [
+        ("upsert", "vm"),
+        ("delete", "sql"),
+    ]
+    assert rows("by_type") == [
+        {"type": "microsoft.compute/virtualmachines", "upserts": 1, "deletes": 0},
+        {"type": "microsoft.sql/servers", "upserts": 0, "deletes": 1},
+    ]
+    assert {row["subscription"]: (row["upserts"], row["deletes"]) for row in rows("by_subscription")} == {
+        "Production": (0, 1),
+        "Dev & Test": (1, 0),
+    }
+    assert figures["oldest_change_seconds"] >= TICK.total_seconds() + 60
+    assert figures["watermark_lag_seconds"] < 60
+    assert figures["port_bytes"] > 0
+
+
+def test_a_long_table_says_that_it_was_cut(operator: Operator, estate: dict[str, str]) -> None:
+    for n in range(30):
+        operator.sandbox.tenant.create_resource(estate["data"], "microsoft.web/sites", f"x{n}")
+
+    figures = operator.sync()
+
+    assert len(figures["newest_operations"].records) == 20
+    assert figures["newest_operations_shown"] == f"the newest 20 of {len(estate) + 30}"
+
+
+@pytest.mark.parametrize(
+    ("webhook", "app"),
+    [
+        ("https://ingest.port.io/key", "https://app.port.io"),
+        ("https://ingest.us.port.io/key", "https://app.us.port.io"),
+        ("https://gateway.contoso.com/key", None),
+    ],
+)
+def test_entities_are_linked_where_ports_address_is_known(
+    webhook: str, app: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT_WEBHOOK_INGEST_URL", webhook)
+    port = PortResource(clock=SystemClock())
+    with dg.build_init_resource_context() as context:
+        port.setup_for_execution(context)
+        assert port.app == app
+        port.teardown_after_execution(context)
+    row = {"operation": "upsert", "kind": "resource", "name": "a [b]", "identifier": "/s/a b", "type": "t/u"}
+    shown = links_metadata(frame_of([row], CHANGE_SET), app)
+    expected = f"- [a \\[b\\]]({app}/azureCloudResourcesEntity?identifier=%2Fs%2Fa%20b) t/u"
+    assert shown == ({"in_port": dg.MarkdownMetadataValue(expected)} if app else {})
+
+
+def test_every_asset_says_what_it_is_and_who_answers_for_it() -> None:
+    graph = definitions(SystemClock()).resolve_asset_graph()
+    for node in graph.asset_nodes:
+        assert node.description
+        assert node.owners
+        assert node.kinds
+        assert node.code_version
+    for key in ("azure_subscriptions", "azure_resource_groups", "azure_change_set"):
+        columns = graph.get(dg.AssetKey(key)).metadata["dagster/column_schema"].columns
+        assert all(column.description for column in columns)
 
 
 def test_a_watermark_that_does_not_move_is_told(operator: Operator, estate: dict[str, str]) -> None:

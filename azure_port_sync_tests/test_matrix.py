@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 
-from azure_port_sync.assets import _settled_sentence
+from azure_port_sync.checks import _settled_sentence
 from azure_port_sync.deciding import ChangeSet, decide_changes
 from azure_port_sync.definitions import definitions
 from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, WebhookSink, delivery, model, transport

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from azure_port_sync import assets, steps
+from azure_port_sync import checks, steps
 from azure_port_sync.port import PortApi, delivery
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
@@ -68,7 +68,7 @@ def _agrees(world: World, **more: Any) -> None:
     report = steps.deliver_changes(change_set, world.sink, world.store, world.clock)
     assert report.unsettled == 0
     state: Any = SimpleNamespace(store=world.store)
-    told = assets._ledger_check(change_set, report, state)
+    told = checks._ledger_check(change_set, report, state)
     assert told.passed, told.description
 
 
