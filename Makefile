@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help install run test soak matrix dev sandbox check docs clean
+.PHONY: help install run test soak matrix screenshots dev sandbox check docs clean
 
 help:
 	@echo "make run      sync once: your tenant when credentials are set, otherwise the embedded sandbox"
@@ -14,9 +14,10 @@ help:
 	@echo "make test     the tests"
 	@echo "make soak     thousands of random histories (about 1,500 an hour and core): make soak HISTORIES=5000"
 	@echo "make matrix   every fault on the way to Port, and the page docs/fault-matrix.md of what it does"
+	@echo "make screenshots  walk through the Dagster UI in Chromium, and the pictures of it in docs/screenshots"
 	@echo "make check    lint, types and definitions"
 	@echo "make sandbox  the sandbox alone: Azure and Port on loopback"
-	@echo "make docs     bring the settings table of the README up to date"
+	@echo "make docs     bring docs/configuration.md up to date"
 	@echo "make install  only install"
 
 install: $(VENV)/.installed
@@ -50,6 +51,9 @@ soak: install
 
 matrix: install
 	@FAULT_MATRIX=docs/fault-matrix.md $(BIN)/python -m pytest azure_port_sync_tests/test_matrix.py
+
+screenshots: install
+	@SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest --numprocesses=0 azure_port_sync_tests/test_browser.py
 
 check: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -20,6 +20,7 @@ from azure_port_sync.checks import (
     change_set_checks,
     delivery_checks,
     snapshot_check,
+    stopping,
 )
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes
 from azure_port_sync.launchpad import SyncConfig
@@ -173,8 +174,12 @@ def azure_change_set(
         "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
         **operations_metadata(frame, names),
         "queries": kql(findings.queries),
+        "target": plan.target,
+        "scope_fingerprint": plan.fingerprint,
     }
     checks = change_set_checks(findings, frame, plan)
+    for line in stopping(checks):
+        context.log.error(line)
     if plan.request.dry_run:
         context.log_event(dg.AssetObservation("azure_change_set", description="Dry run", metadata=metadata))
         yield from checks
@@ -219,9 +224,10 @@ def port_deliveries(
         report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan, frame = azure_change_set.plan, azure_change_set.frame
-    if report.error is not None:
-        context.log.error(str(report.error))
     quarantined = state.store.quarantined(plan.target)
+    checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=_FAIL_AFTER)
+    for line in stopping(checks):
+        context.log.error(line)
     return dg.MaterializeResult(
         metadata={
             "delivery": choice.sink,
@@ -232,9 +238,7 @@ def port_deliveries(
             **quarantine_metadata(quarantined),
             **links_metadata(frame, port.app),
         },
-        check_results=delivery_checks(
-            azure_change_set, report, quarantined, port, state, clock, oldest_watermark=_FAIL_AFTER
-        ),
+        check_results=checks,
     )
 
 

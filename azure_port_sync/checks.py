@@ -4,6 +4,7 @@ Each belongs to the asset that made its counts, so that a red one comes with the
 before anything wrong is sent or believed; the others warn.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -131,6 +132,13 @@ def _result(
         description=description,
         metadata=metadata,
     )
+
+
+def stopping(results: Sequence[dg.AssetCheckResult]) -> Iterator[str]:
+    """A line for the log for each check that stops the run; Dagster's own error has no more than its name."""
+    for result in results:
+        if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            yield f"{result.check_name}: {result.description}"
 
 
 # -- azure_resource_groups ------------------------------------------------------------------------------------------

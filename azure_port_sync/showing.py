@@ -74,7 +74,7 @@ def _column_type(column: "pd.Series[Any]") -> str:
 
 
 def _when(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    text: pd.Series[Any] = times.dt.strftime("%Y-%m-%d %H:%M:%S")
+    text: pd.Series[Any] = pd.to_datetime(times.astype(object), utc=True).dt.strftime("%Y-%m-%d %H:%M:%S")
     return text
 
 
@@ -89,8 +89,6 @@ def plan_metadata(plan: Plan) -> _Metadata:
         "window_start": dg.TimestampMetadataValue(plan.window.start.timestamp()),
         "window_end": dg.TimestampMetadataValue(plan.window.end.timestamp()),
         "window_minutes": round((plan.window.end - plan.window.start).total_seconds() / 60, 1),
-        "target": plan.target,
-        "scope_fingerprint": plan.fingerprint,
     }
 
 
@@ -141,7 +139,7 @@ def operations_metadata(frame: pd.DataFrame, names: Mapping[str, str]) -> _Metad
         return {}
     newest = frame.loc[frame["change_time"].sort_values(ascending=False).index[:SHOWN]]
     newest = newest.assign(changed=_when(newest["change_time"]))
-    shown = table("newest_operations", newest, ["operation", "type", "name", "resource_group", "changed", "azure_id"])
+    shown = table("newest_operations", newest, ["operation", "changed", "name", "type", "azure_id"])
     if len(frame) > SHOWN:
         shown["newest_operations_shown"] = f"the newest {SHOWN} of {len(frame):,}"
     by_subscription = _by(frame, "subscription_id")

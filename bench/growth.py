@@ -1,0 +1,102 @@
+"""How Dagster's storage and ours grow with every tick, and what the retention job leaves.
+
+Runs `incremental_sync` 96 times (a day at every quarter hour) on one Dagster instance, each time after a few changes of
+the sandbox's tenant, and then `retention` on a clock 30 days later.
+
+    python -m bench.growth --ticks 96
+"""
+
+import argparse
+import os
+import sqlite3
+import sys
+import tempfile
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from azure_port_sync.definitions import definitions
+from azure_port_sync.sync.clock import SystemClock
+from bench.sync import sandbox
+
+_A_DAY, _A_YEAR = 96, 96 * 365
+_CHANGES = 3
+_PARTS = {
+    "a database for each run (history/runs)": "history/runs/*",
+    "events by asset (history/runs/index.db)": "history/runs/index.db*",
+    "runs (history/runs.db)": "history/runs.db*",
+    "compute logs (storage)": "storage/**/*",
+    "values between assets (azure_port_sync/values)": "azure_port_sync/values/**/*",
+    "watermark and ledger (azure_port_sync/state.sqlite)": "azure_port_sync/state.sqlite*",
+}
+
+
+class _Later(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=30)
+
+
+def incremental() -> dg.JobDefinition:
+    """For Dagster, which loads the job anew for each run."""
+    return definitions(SystemClock()).resolve_job_def("incremental_sync")
+
+
+def retention() -> dg.JobDefinition:
+    """The same, 30 days later."""
+    return definitions(_Later()).resolve_job_def("retention")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ticks", type=int, default=_A_DAY)
+    ticks = parser.parse_args().ticks
+    with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
+        home = Path(folder) / "home"
+        home.mkdir()
+        (home / "dagster.yaml").symlink_to(Path("dagster.yaml").resolve())
+        os.environ.update(client.environment() | {"DAGSTER_HOME": str(home)})
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # Dagster's own log
+        with dg.DagsterInstance.get() as instance:
+            _run(incremental, instance)  # the first one is full
+            before, rows_before = _sizes(home), _rows(home)
+            for _ in range(ticks):
+                for _ in range(_CHANGES):
+                    client.drift()
+                _run(incremental, instance)
+            after, rows_after = _sizes(home), _rows(home)
+            _run(retention, instance)
+            kept = _sizes(home)
+    print(f"{ticks} ticks with {_CHANGES} changes each; bytes on disk")
+    print(f"{'':52} {'a tick':>9} {'a day':>12} {'a year':>15} {'kept by retention':>18}")
+    for part in (*_PARTS, "in all"):
+        each = (after[part] - before[part]) / ticks
+        print(f"{part:52} {each:9,.0f} {each * _A_DAY:12,.0f} {each * _A_YEAR:15,.0f} {kept[part]:18,.0f}")
+    rows = (rows_after - rows_before) / ticks
+    print(f"{'rows of events':52} {rows:9,.0f} {rows * _A_DAY:12,.0f} {rows * _A_YEAR:15,.0f}")
+
+
+def _run(job: object, instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(job), instance=instance) as result:  # type: ignore[arg-type]
+        if not result.success:
+            sys.exit("a run failed")
+
+
+def _sizes(home: Path) -> dict[str, int]:
+    found = {part: {file for file in home.glob(which) if file.is_file()} for part, which in _PARTS.items()}
+    found[next(iter(_PARTS))] -= found["events by asset (history/runs/index.db)"]
+    sizes = {part: sum(file.stat().st_blocks * 512 for file in files) for part, files in found.items()}
+    return {**sizes, "in all": sum(sizes.values())}
+
+
+def _rows(home: Path) -> int:
+    total = 0
+    for file in (home / "history" / "runs").glob("*.db"):
+        with closing(sqlite3.connect(file)) as connection:
+            total += connection.execute("SELECT count(*) FROM event_logs").fetchone()[0]
+    return total
+
+
+if __name__ == "__main__":
+    main()
