@@ -6,18 +6,23 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 import pytest
 import requests
 
 from azure_port_sync.__main__ import has_credentials
+from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sync.errors import SettingsError
+
+_T = TypeVar("_T")
 
 ROOT = Path(__file__).parent.parent
 MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
@@ -112,58 +117,67 @@ def test_without_settings_a_run_says_what_to_set(home: Path, tmp_path: Path) -> 
     assert "make dev" in done.stderr + done.stdout
 
 
-def test_a_schedule_tick_brings_the_catalog_up_to_date(
+def test_a_schedule_tick_whose_run_is_killed_is_tried_again(
     seeded: Sandbox, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon evaluates the schedule, the queue launches the run, and nobody has touched anything."""
-    environment = {**seeded.environment(), "DAGSTER_HOME": str(home), "INCREMENTAL_SYNC_CRON": "* * * * *"}
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-m",
-        "azure_port_sync.definitions",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        "0",
-    ]
+    """The daemon evaluates the schedule and the queue launches the run; a machine that dies costs one run."""
+    tick = datetime.now(UTC) + timedelta(seconds=90)
+    environment = {
+        **seeded.environment(),
+        "DAGSTER_HOME": str(home),
+        "INCREMENTAL_SYNC_CRON": f"{tick.minute} {tick.hour} * * *",  # one tick, in 30 to 90 seconds
+    }
+    seeded.faults.add(Fault("azure", kind="hang", path="ResourceGraph", times=1))
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:  # its databases are made once, not by two processes at a time
         instance.get_runs(limit=1)
         instance.get_asset_keys()
         instance.all_instigator_state()
-    with (tmp_path / "dagster.log").open("w") as log:
-        daemon = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**MACHINE, **environment},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            # Where these tests run in the background, a shell has told them to ignore it, and children inherit that.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
+        command = ["dagster", "dev", "-m", "azure_port_sync.definitions", "-h", "127.0.0.1", "-p", "0"]
+        with (tmp_path / "dagster.log").open("w") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=tmp_path,
+                env={**MACHINE, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # Where these tests run in the background, a shell has told them to ignore it.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
         try:
-            with dg.DagsterInstance.get() as instance:
-                run_ = _first_finished_run(instance, daemon, tmp_path / "dagster.log")
+            look = partial(_first, daemon=daemon, log=tmp_path / "dagster.log")
+            killed = look(lambda: next(iter(instance.get_runs(limit=1)), None))
+            os.kill(look(lambda: _worker(instance, killed.run_id)), signal.SIGKILL)
+            done = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
+            again = look(lambda: next(iter(instance.get_runs(done)), None))
         finally:
             os.killpg(daemon.pid, signal.SIGINT)
             daemon.wait(120)
-    assert run_.job_name == "incremental_sync"
-    assert run_.status is dg.DagsterRunStatus.SUCCESS
+        first = instance.get_run_by_id(killed.run_id)
+    assert first is not None
+    assert first.status is dg.DagsterRunStatus.FAILURE
+    assert (first.job_name, again.job_name) == ("incremental_sync", "incremental_sync")
+    assert again.parent_run_id == killed.run_id
     assert seeded.compare().sentences() == []
 
 
-def _first_finished_run(instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes], log: Path) -> dg.DagsterRun:
-    finished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
-    for _ in range(360):
-        if runs := instance.get_runs(finished, limit=1):
-            return runs[0]
+def _worker(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    """The process that executes a run, once it does."""
+    for entry in instance.all_logs(run_id):
+        if found := re.match(r"Executing steps in process \(pid: (\d+)\)", entry.message or ""):
+            return int(found[1])
+    return None
+
+
+def _first(look: Callable[[], _T | None], *, daemon: subprocess.Popen[bytes], log: Path) -> _T:
+    """What `look` finds, once it finds something."""
+    for _ in range(480):
+        if found := look():
+            return found
         assert daemon.poll() is None, log.read_text()
         _wait_a_moment(daemon)
-    raise AssertionError(f"no run finished in three minutes: {instance.get_runs(limit=5)} {log.read_text()}")
+    raise AssertionError(f"nothing was found in four minutes: {log.read_text()}")
 
 
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
