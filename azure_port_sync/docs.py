@@ -1,28 +1,104 @@
-"""The documentation that is made from the code: `python -m azure_port_sync.docs` brings it up to date."""
+"""The page docs/configuration.md, made from the code: `python -m azure_port_sync.docs` brings it up to date."""
 
-import re
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args
 
+import dagster as dg
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from azure_port_sync.launchpad import Only, Reread, SyncConfig
+from azure_port_sync.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.settings import Settings
+from azure_port_sync.setup_assets import SetupConfig
+from azure_port_sync.upkeep import RetentionConfig
 
-_README = Path(__file__).parent.parent / "README.md"
-_BETWEEN = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+_INTRODUCTION = """# Configuration
+
+Every setting and every field of the launchpad, with its default. `make docs` makes this page from the code.
+
+## Environment
+
+Settings come from the environment, or from a file `.env` in the folder that Dagster runs in. An empty variable is an
+unset one. A value that is wrong fails the run with one sentence and an example; nothing is read or sent before. Those
+marked *secret* are read from the environment only and are shown nowhere ([security.md](security.md)).
+
+"""
+
+_LAUNCHPAD = """
+## Launchpad
+
+A person may ask one run for more than the schedule does, below `ops` in the launchpad of a job:
+
+```yaml
+ops:
+  azure_change_set:
+    config:
+      mode: incremental
+      only: {resource_groups: ["web"]}
+```
+
+"""
+
+_RESOURCES = """
+## Resources
+
+Where one environment serves several deployments, the resources take the names of the variables to read instead; a
+secret is never a value here.
+
+"""
+
+_CLASSES: tuple[tuple[str, type[dg.Config]], ...] = (
+    ("`incremental_sync` and `full_sync`: `azure_change_set`", SyncConfig),
+    ("`only`", Only),
+    ("`reread`", Reread),
+    ("`port_setup`: `port_webhook`", SetupConfig),
+    ("`retention`: `delete_what_is_old`", RetentionConfig),
+)
 
 
-def settings_table() -> str:
-    """The settings as a Markdown table: variable, default, meaning."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = f"`{field.default}`" if isinstance(field.default, str | int) else ""
-        example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
-        rows.append(f"| `{name}` | {default} | {field.description}{example} |".replace("  ", " "))
+def configuration() -> str:
+    """The page as it must be."""
+    launchpad = "\n".join(f"### {title}\n\n{_table('field', config.model_fields)}" for title, config in _CLASSES)
+    resources = "\n".join(
+        f"### `{name}`\n\n{_table('field', resource.model_fields)}"
+        for name, resource in (("azure", AzureResource), ("port", PortResource), ("state", StateResource))
+    )
+    return _INTRODUCTION + _table("variable", Settings.model_fields) + _LAUNCHPAD + launchpad + _RESOURCES + resources
+
+
+def _table(first: str, fields: dict[str, FieldInfo]) -> str:
+    rows = [f"| {first} | default | meaning |", "|---|---|---|", *_rows(fields)]
     return "\n".join(rows) + "\n"
 
 
-def with_settings(readme: str) -> str:
-    """The README with its settings table as it must be."""
-    return _BETWEEN.sub(lambda found: found[1] + settings_table() + found[2], readme)
+def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
+    for name, field in fields.items():
+        if field.description is None:  # what the code wires, and nobody configures
+            continue
+        default = _default(field)
+        example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
+        secret = " *Secret.*" if _is_secret(field.annotation) else ""
+        yield f"| `{name}` | {default} | {field.description}{example}{secret} |".replace("  ", " ")
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if isinstance(value, str | int | float) else ""
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or (isinstance(annotation, UnionType) and SecretStr in get_args(annotation))
 
 
 if __name__ == "__main__":
-    _README.write_text(with_settings(_README.read_text()))
+    PAGE.write_text(configuration(), encoding="utf-8")

@@ -79,7 +79,7 @@ class Settings(BaseModel):
         description="Its secret. Without it: workload identity, managed identity or the Azure CLI, whichever is there.",
     )
     AZURE_CLOUD: Literal["public", "usgov", "china"] = Field(
-        "public", description="Which Azure cloud.", examples=["usgov"]
+        "public", description="Which Azure cloud: `public`, `usgov` or `china`.", examples=["usgov"]
     )
     AZURE_RESOURCE_MANAGER_URL: str | None = Field(
         None,
@@ -180,7 +180,7 @@ class Settings(BaseModel):
     ALERT_WEBHOOK_URL: SecretStr | None = Field(
         None,
         description="Where to post a sentence when a sync fails for the first time, and when it works again: an "
-        'incoming webhook of Slack or Teams, or whatever takes `{"text": ...}`. A secret.',
+        'incoming webhook of Slack or Teams, or whatever takes `{"text": ...}`.',
         examples=["https://hooks.slack.com/services/<key>"],
     )
     REQUESTS_CA_BUNDLE: str | None = Field(
