@@ -1,0 +1,89 @@
+"""What the newest run did, for the page that GitHub shows of a job: a runner has no Dagster UI.
+
+It repeats what the run's own events say, and adds nothing. The settings are not in its environment, and it needs none.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+_NUMBERS = (
+    "subscriptions",
+    "resource_groups",
+    "resource_groups_in_scope",
+    "records_read",
+    "rows_read",
+    "upserts",
+    "deletes",
+    "unchanged",
+    "pending",
+    "told_again",
+    "accepted",
+    "refused",
+    "failed",
+    "not_sent",
+    "in_quarantine",
+    "seconds",
+)
+_TEXTS = ("mode", "mode_reason", "delivery", "delivery_reason", "next_step")
+#: Each asset of port_setup shows what it changed under this name.
+_DIFF = "diff"
+
+
+def report(instance: dg.DagsterInstance) -> str:
+    """The newest run in Markdown."""
+    runs = instance.get_runs(limit=1)
+    if not runs:
+        return "No run was started. The log of the job says why.\n"
+    metadata: dict[str, Any] = {}
+    problems: list[str] = []
+    for entry in instance.all_logs(runs[0].run_id):
+        if entry.dagster_event is not None:
+            metadata |= _metadata(entry.dagster_event)
+            problems += _problems(entry.dagster_event)
+    return "\n\n".join([f"### {runs[0].job_name}: {runs[0].status.value.lower()}", *_parts(metadata, problems)]) + "\n"
+
+
+def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
+    """What an asset recorded; a dry run records it as an observation."""
+    if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+        metadata = event.step_materialization_data.materialization.metadata
+    elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
+        metadata = event.asset_observation_data.asset_observation.metadata
+    else:
+        return {}
+    return {f"{event.step_key} {name}" if name == _DIFF else name: value.value for name, value in metadata.items()}
+
+
+def _problems(event: dg.DagsterEvent) -> Iterator[str]:
+    """The sentence of a check that is not green, or of a step that failed."""
+    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        if not check.passed:
+            yield f"**{check.check_name}** ({check.severity.value.lower()}): {check.description}"
+    elif event.is_step_failure:
+        data = event.step_failure_data
+        said = data.user_failure_data.description if data.user_failure_data else None
+        yield f"**{event.step_key}** failed: {said or (data.error.message if data.error else 'the log says why.')}"
+
+
+def _parts(metadata: Mapping[str, Any], problems: Sequence[str]) -> Iterator[str]:
+    yield from (f"{name}: {metadata[name]}" for name in _TEXTS if name in metadata)
+    yield from (text for name, text in metadata.items() if name.endswith(f" {_DIFF}"))
+    rows = [f"| {name} | {metadata[name]:,} |" for name in _NUMBERS if name in metadata]
+    if rows:
+        yield "\n".join(["| | |", "|---|---:|", *rows])
+    if problems:
+        yield "\n".join(f"- {' '.join(problem.split())}" for problem in problems)
+
+
+def main() -> None:
+    with dg.DagsterInstance.get() as instance, Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a") as page:
+        page.write(report(instance))
+
+
+if __name__ == "__main__":
+    main()
