@@ -23,9 +23,11 @@ from pydantic import SecretStr
 from azure_port_sync.definitions import defs
 from azure_port_sync.launchpad import SyncConfig
 from azure_port_sync.port import BLUEPRINTS
+from azure_port_sync.sandbox.client import SandboxClient
 from azure_port_sync.sandbox.estate import play
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.settings import Settings
+from azure_port_sync.sync.rows import Kind
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy" / "github"
@@ -109,6 +111,7 @@ class Runner:
     jobs: int = 0
     log: str = ""
     summary: str = ""
+    outcomes: dict[str, str] = field(default_factory=dict)
     workspace: Path = Path()
 
     def run(
@@ -144,6 +147,7 @@ class Runner:
                 done = bool(steps and name not in steps) or self._step(step, contexts)
                 succeeded = succeeded and done
                 outcome = "success" if done else "failure"
+            self.outcomes[name] = outcome
             contexts["steps"][step.get("id", name)] = {"outcome": outcome}
         return succeeded
 
@@ -233,6 +237,17 @@ def test_the_state_goes_from_job_to_job_and_its_loss_costs_a_full_run(seeded: Sa
     assert seeded.compare().sentences() == []
 
 
+def test_with_api_credentials_a_job_without_state_finds_what_else_port_holds(seeded: Sandbox, tmp_path: Path) -> None:
+    runner = Runner(tmp_path, {**seeded.environment(), **seeded.api_environment()})
+    with SandboxClient(seeded.url) as port:
+        port.put_entity(BLUEPRINTS[Kind.RESOURCE], "an_old_ghost")
+    assert seeded.compare().sentences() != []
+
+    assert runner.run(schedule=INCREMENTAL), runner.log
+    assert "no_older_ghosts" not in runner.summary
+    assert seeded.compare().sentences() == []
+
+
 def test_overrides_reach_the_run(seeded: Sandbox, runner: Runner) -> None:
     assert runner.run(inputs={**BLANK, "job": "full_sync", "dry_run": True, "max_delete_ratio": "0.5"}), runner.log
     assert "Dry run, nothing is sent. Full run over" in runner.log
@@ -257,6 +272,7 @@ def test_with_a_database_nothing_is_cached(seeded: Sandbox, tmp_path: Path) -> N
     runner = Runner(tmp_path, settings)
 
     assert runner.run(schedule=INCREMENTAL), runner.log
+    assert {runner.outcomes[step] for step in ("Restore the state", "Save the state")} == {"skipped"}
     assert runner.cache == {}
     assert database.exists()
 
