@@ -1,23 +1,25 @@
-"""Alerts: one sentence to ALERT_WEBHOOK_URL when syncing starts to fail, and one when it works again.
+"""Alerts: one sentence to ALERT_WEBHOOK_URL when syncing starts to fail or stalls, and one when it works again.
 
 A sensor of its own rather than Dagster's run-failure sensor: that one counts a failure as handled when the post has
 failed, and tells of each run. This one remembers what it has told, so a post that fails is tried again.
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import requests
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from azure_port_sync.automation import DRY_RUN_TAG, MODE_TAG, SINGLETON_TAG
+from azure_port_sync.automation import ACTIVE, DRY_RUN_TAG, LATE, MODE_TAG, SINGLETON_TAG
 from azure_port_sync.settings import Settings
+from azure_port_sync.sync.clock import Clock
 from azure_port_sync.sync.errors import SettingsError
 from azure_port_sync.sync.request import Mode
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _LOOKED_AT = 50
-_FAILING, _WORKING = "failing", "working"
+_FAILING, _STALLED, _WORKING = "failing", "stalled", "working"
 _TRIES, _TIMEOUT_SECONDS, _LONGEST_WAIT_SECONDS = 3, 10, 5
 
 
@@ -27,29 +29,38 @@ _TRIES, _TIMEOUT_SECONDS, _LONGEST_WAIT_SECONDS = 3, 10, 5
     default_status=dg.DefaultSensorStatus.RUNNING
     if Settings.at_import(os.environ).ALERT_WEBHOOK_URL
     else dg.DefaultSensorStatus.STOPPED,
-    description="Posts to ALERT_WEBHOOK_URL when a sync fails after one that did not, and when one succeeds again. "
-    "Runs that crashed or ran out of time count; dry runs and runs over a part do not.",
+    description="Posts to ALERT_WEBHOOK_URL when a sync fails after one that did not, when none has finished for four "
+    "ticks, and when one succeeds again. Runs that crashed or ran out of time count; dry runs and runs over a part do "
+    "not.",
 )
-def sync_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def sync_alerts(context: dg.SensorEvaluationContext, clock: dg.ResourceParam[Clock]) -> dg.SkipReason:
     try:
         settings = Settings.from_environment({"ALERT_WEBHOOK_URL": os.environ.get("ALERT_WEBHOOK_URL", "")})
     except SettingsError as error:
         raise dg.Failure(str(error)) from None
     if settings.ALERT_WEBHOOK_URL is None:
         return dg.SkipReason("ALERT_WEBHOOK_URL is not set.")
-    run = _newest_finished(context.instance)
-    if run is None:
+    newest = _newest_finished(context.instance)
+    if newest is None:
         return dg.SkipReason("No sync has finished yet.")
-    state = _FAILING if run.status is dg.DagsterRunStatus.FAILURE else _WORKING
+    run, quiet = newest.dagster_run, clock.now() - datetime.fromtimestamp(newest.end_time or 0, UTC)
+    succeeded = run.status is dg.DagsterRunStatus.SUCCESS
+    state = _FAILING if not succeeded else _STALLED if quiet > LATE else _WORKING
     if state == (context.cursor or _WORKING):
         return dg.SkipReason(f"Syncing is {state}, as before.")
-    text = _failure(context.instance, run) if state == _FAILING else _recovery(run)
+    match state:
+        case "failing":
+            text = _failure(context.instance, run)
+        case "stalled":
+            text = _stall(context.instance, quiet)
+        case _:
+            text = _recovery(run)
     _post(settings.ALERT_WEBHOOK_URL.get_secret_value(), text, verify=settings.verify)
     context.update_cursor(state)  # not before it was told
     return dg.SkipReason(f"Told: {text}")
 
 
-def _newest_finished(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+def _newest_finished(instance: dg.DagsterInstance) -> dg.RunRecord | None:
     """The newest sync that says something about the whole: none that is tried again, and none over a part."""
     records = instance.get_run_records(
         dg.RunsFilter(tags={SINGLETON_TAG: "sync"}, statuses=_FINISHED), limit=_LOOKED_AT
@@ -57,8 +68,21 @@ def _newest_finished(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
     for record in records:
         tags = record.dagster_run.tags
         if DRY_RUN_TAG not in tags and tags.get(MODE_TAG) != Mode.PARTIAL and tags.get("dagster/will_retry") != "true":
-            return record.dagster_run
+            return record
     return None
+
+
+def _stall(instance: dg.DagsterInstance, quiet: timedelta) -> str:
+    """What holds everything up: a run that goes on, or has died unnoticed, or a schedule that is off."""
+    under_way = instance.get_runs(dg.RunsFilter(tags={SINGLETON_TAG: "sync"}, statuses=ACTIVE))
+    why = (
+        f"Run {under_way[-1].run_id[:8]} of {under_way[-1].job_name} is {under_way[-1].status.value.lower()}: if it "
+        "makes no progress, terminate it in the Dagster UI (by force, if its process is gone)."
+        if under_way
+        else "None is under way: look at the ticks of incremental_sync_schedule in the Dagster UI."
+    )
+    minutes = quiet / timedelta(minutes=1)
+    return f"azure_port_sync: no sync has finished for {minutes:,.0f} minutes, so Port falls behind Azure. {why}"
 
 
 def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

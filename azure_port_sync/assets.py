@@ -3,16 +3,14 @@
 Each asset calls one step and shows what it found; its checks (checks.py) compare the counts.
 """
 
-import os
 from collections.abc import Iterator
-from datetime import timedelta
 from time import monotonic
 
 import dagster as dg
 import pandas as pd
 
 from azure_port_sync import __version__
-from azure_port_sync.automation import OWNERS
+from azure_port_sync.automation import LATE, OWNERS
 from azure_port_sync.checks import (
     CHANGE_SET_CHECKS,
     DELIVERY_CHECKS,
@@ -25,7 +23,6 @@ from azure_port_sync.checks import (
 from azure_port_sync.deciding import ChangeSet, Findings, decide_changes
 from azure_port_sync.launchpad import SyncConfig
 from azure_port_sync.resources import AzureResource, PortResource, StateResource
-from azure_port_sync.settings import Settings
 from azure_port_sync.showing import (
     column_schema,
     findings_metadata,
@@ -48,10 +45,6 @@ from azure_port_sync.sync.identity import target_name
 from azure_port_sync.sync.rows import CHANGE_SET, OBSERVATION, Kind, concat
 
 _PROGRESS_SECONDS = 10.0
-
-#: The longest time between two incremental runs. What is older than two of them warns, than four fails.
-_PAUSE = max(Settings.at_import(os.environ).longest_pause, timedelta(minutes=15))
-_WARN_AFTER, _FAIL_AFTER = 2 * _PAUSE, 4 * _PAUSE
 
 
 # -- azure ----------------------------------------------------------------------------------------------------------
@@ -205,7 +198,7 @@ def _sentence(change_set: ChangeSet, findings: Findings) -> str:
     kinds={"port"},
     owners=OWNERS,
     code_version=__version__,
-    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER),
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=LATE, warn_window=LATE / 2),
     description="The change set, delivered to Port: deletes first, then upserts, containers before what is in them. "
     "The watermark moves when every delivery is settled, and only then.",
     check_specs=DELIVERY_CHECKS,
@@ -225,7 +218,7 @@ def port_deliveries(
     seconds = monotonic() - started
     plan, frame = azure_change_set.plan, azure_change_set.frame
     quarantined = state.store.quarantined(plan.target)
-    checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=_FAIL_AFTER)
+    checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=LATE)
     for line in stopping(checks):
         context.log.error(line)
     return dg.MaterializeResult(

@@ -1,6 +1,7 @@
 """Jobs and schedules: the same assets every 15 minutes for what changed, and once a night for everything."""
 
 import os
+from datetime import timedelta
 
 import dagster as dg
 
@@ -11,6 +12,9 @@ SINGLETON_TAG = "azure_port_sync/singleton"
 
 #: Who answers for the assets; the UI filters by it.
 OWNERS = ["team:platform-engineering"]
+
+#: Four ticks without a delivery are too many; the ticks of a schedule may be far apart, e.g. over a weekend.
+LATE = 4 * max(Settings.at_import(os.environ).longest_pause, timedelta(minutes=15))
 
 #: What a run turned out to be, once it has planned: `incremental`, `full` or `partial`; and whether it sends nothing.
 MODE_TAG = "azure_port_sync/mode"
@@ -28,7 +32,8 @@ _TAGS = {
 _ASSETS = dg.AssetSelection.assets(
     "azure_subscriptions", "azure_resource_groups", "azure_change_set", "port_deliveries"
 )
-_ACTIVE = [
+#: What a run is before its end.
+ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -78,7 +83,7 @@ def _schedule(job_name: str, setting: str) -> dg.ScheduleDefinition:
         # A full sync may wait in the queue behind an incremental one: to skip it would put it off for a day.
         waits_for = "full_sync" if job_name == "full_sync" else None
         active = context.instance.get_run_records(
-            dg.RunsFilter(job_name=waits_for, tags={SINGLETON_TAG: "sync"}, statuses=_ACTIVE), limit=1
+            dg.RunsFilter(job_name=waits_for, tags={SINGLETON_TAG: "sync"}, statuses=ACTIVE), limit=1
         )
         if active:
             run = active[0].dagster_run

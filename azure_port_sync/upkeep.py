@@ -17,7 +17,7 @@ from azure_port_sync.showing import plainly
 from azure_port_sync.sync.clock import Clock
 
 _AT_A_TIME = 100
-_JOBS = ("incremental_sync", "full_sync", "retention")
+_JOBS = ("incremental_sync", "full_sync", "port_setup", "retention")
 
 
 class RetentionConfig(dg.Config):
@@ -35,7 +35,7 @@ class RetentionConfig(dg.Config):
     )
 
 
-@dg.op(description="Deletes old runs of the syncs and of this job, with what belongs to them; states of old targets.")
+@dg.op(description="Deletes old runs with what belongs to them, and the states of targets that were replaced.")
 def delete_what_is_old(
     context: dg.OpExecutionContext, config: RetentionConfig, state: StateResource, clock: dg.ResourceParam[Clock]
 ) -> None:

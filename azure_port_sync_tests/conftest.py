@@ -21,6 +21,7 @@ from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
+from azure_port_sync.sync.clock import SystemClock
 from azure_port_sync.sync.scope import Scope
 
 if TYPE_CHECKING:
@@ -82,6 +83,16 @@ class SteppedClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self._clock.advance(timedelta(seconds=seconds))
+
+
+class Later(SystemClock):
+    """The machine's clock, ahead of itself: by it, what Dagster has stamped is old."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
 
 
 @pytest.fixture(scope="session")

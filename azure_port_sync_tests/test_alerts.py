@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -10,9 +11,11 @@ import dagster as dg
 import pytest
 
 from azure_port_sync.alerts import sync_alerts
+from azure_port_sync.definitions import definitions
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sync import guards
 from azure_port_sync_tests import test_jobs
+from azure_port_sync_tests.conftest import Later
 from azure_port_sync_tests.test_jobs import Operator
 
 operator, estate = test_jobs.operator, test_jobs.estate
@@ -68,8 +71,9 @@ class Sensor:
         self.instance = instance
         self.cursor: str | None = None
 
-    def tick(self) -> str:
-        with dg.build_sensor_context(self.instance, cursor=self.cursor) as context:
+    def tick(self, after: timedelta = timedelta(0)) -> str:
+        clock = Later(after)
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"clock": clock}) as context:
             told = sync_alerts(context)
             self.cursor = context.cursor
         assert isinstance(told, dg.SkipReason)
@@ -151,6 +155,30 @@ def test_a_run_over_a_part_is_no_recovery(
 
     (told,) = channel.posted
     assert "fails" in told
+
+
+def test_a_sync_that_goes_on_for_ever_is_told(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    """Dagster does not notice when the code server dies with its run, and all ticks wait for that run."""
+    operator.sync()
+    job = definitions(operator.clock).resolve_job_def("incremental_sync")
+    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    assert "working" in sensor.tick(timedelta(minutes=59))
+
+    for _ in range(2):
+        sensor.tick(timedelta(minutes=61))
+
+    (told,) = channel.posted
+    assert "no sync has finished for 61 minutes" in told
+    assert f"Run {run.run_id[:8]} of incremental_sync is started" in told
+    operator.instance.report_run_canceled(run)
+    sensor.cursor = None
+    sensor.tick(timedelta(minutes=62))
+    assert "None is under way" in channel.posted[-1]
+    operator.sync()
+    sensor.tick()
+    assert "works again" in channel.posted[-1]
 
 
 def test_a_run_that_dagster_tries_again_is_no_incident_yet(

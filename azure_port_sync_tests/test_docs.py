@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from azure_port_sync.checks import CHANGE_SET_CHECKS, DELIVERY_CHECKS, SNAPSHOT_CHECKS
 from azure_port_sync.definitions import defs
@@ -35,6 +36,15 @@ def test_each_check_and_each_job_has_its_lines_in_operations() -> None:
     for job in defs.resolve_all_job_defs():
         if not job.name.startswith("__"):
             assert f"| `{job.name}` |" in page
+
+
+def test_the_instance_of_a_server_is_that_of_a_laptop_on_postgres() -> None:
+    laptop, server = (
+        yaml.safe_load((ROOT / file).read_text()) for file in ("dagster.yaml", "deploy/production/dagster.yaml")
+    )
+    assert server.pop("storage")
+    assert server.pop("compute_logs")
+    assert server == laptop
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,7 +1,7 @@
 """What is kept of old runs, and what goes."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,9 +10,8 @@ import pytest
 from azure_port_sync.definitions import definitions
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync.sync.clock import SystemClock
 from azure_port_sync_tests import test_jobs
-from azure_port_sync_tests.conftest import SteppedClock
+from azure_port_sync_tests.conftest import Later, SteppedClock
 from azure_port_sync_tests.test_jobs import Operator
 
 estate = test_jobs.estate
@@ -29,18 +28,8 @@ def operator(
         yield Operator(sandbox, instance, clock)
 
 
-class _Later(SystemClock):
-    """Dagster stamps its runs by the machine's clock."""
-
-    def __init__(self, by: timedelta) -> None:
-        self._by = by
-
-    def now(self) -> datetime:
-        return super().now() + self._by
-
-
 def _retention(operator: Operator, after: timedelta) -> None:
-    job = definitions(_Later(after)).resolve_job_def("retention")
+    job = definitions(Later(after)).resolve_job_def("retention")
     assert job.execute_in_process(instance=operator.instance).success
 
 
