@@ -244,7 +244,7 @@ class _Progress:
 
     def __call__(self, done: int, total: int) -> None:
         now = monotonic()
-        if now - self._last < _PROGRESS_SECONDS:
+        if not done or now - self._last < _PROGRESS_SECONDS:
             return
         self._last = now
         rate = done / (now - self._started)

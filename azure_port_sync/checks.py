@@ -254,6 +254,8 @@ def _guard_checks(findings: Findings, plan: Plan) -> list[dg.AssetCheckResult]:
             "entities in Port by hand."
             if findings.ghosts_may_remain
             else "The ledger knows what Port holds.",
+            known=plan.known_before,
+            read_from_port="no" if findings.refill is None else f"{findings.refill.held} entities",
         ),
     ]
 
@@ -418,6 +420,8 @@ def _watermark_check(watermark: datetime | None, now: datetime, oldest: timedelt
         if recent
         else f"{told}: changes since then may be missing in Port. The red check or failed run above says why; nothing "
         "is lost, the next run that settles reads back to it.",
+        age_minutes="none" if age is None else round(age / timedelta(minutes=1)),
+        allowed_minutes=round(oldest / timedelta(minutes=1)),
     )
 
 

@@ -41,6 +41,11 @@ from azure_port_sync.sync.windows import Window
 #: How long a change record may wait for its row before the entity counts as deleted.
 PENDING_FOR = timedelta(hours=24)
 
+_NOT_ASKED = (
+    "what Port holds was not read, because a dry run remembers nothing; a real run reads it first, and may delete what "
+    "somebody else has put there"
+)
+
 #: Entities of a full run that are looked at in Port afterwards.
 _SAMPLED = 20
 
@@ -129,6 +134,8 @@ def decide_changes(
         now=now,
         change_window=change_window,
     )
+    if unfilled and request.dry_run:
+        run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_ASKED))
     findings = Findings(refill=refill, ghosts_may_remain=state.watermark is None and refill is None)
     return _Deciding(reader, store, run_plan, snapshot, now, resend, findings).run()
 

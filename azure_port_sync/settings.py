@@ -179,8 +179,8 @@ class Settings(BaseModel):
     FULL_SYNC_CRON: str = Field("7 3 * * *", description="When `full_sync` runs (cron, UTC).", examples=["7 3 * * *"])
     ALERT_WEBHOOK_URL: SecretStr | None = Field(
         None,
-        description="Where to post a sentence when a sync fails for the first time, and when it works again: an "
-        'incoming webhook of Slack or Teams, or whatever takes `{"text": ...}`.',
+        description="Where to post a sentence when syncing begins to fail or stalls, and when it works again: an "
+        'incoming webhook of Slack, a workflow of Teams that posts `text`, or whatever takes `{"text": ...}`.',
         examples=["https://hooks.slack.com/services/<key>"],
     )
     REQUESTS_CA_BUNDLE: str | None = Field(

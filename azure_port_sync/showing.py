@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import dagster as dg
@@ -34,6 +34,37 @@ def plainly() -> Iterator[None]:
         yield
     except SyncError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+
+
+class Problem(NamedTuple):
+    """A check of a run that is not green, or a step of it that failed; `stops` says whether it ended the run."""
+
+    name: str
+    sentence: str
+    is_check: bool
+    stops: bool
+
+
+def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
+    """What went wrong in a run, as the run's own events tell it.
+
+    Of an error that was not made for a person no more is told than its kind: its text may be long, and hold anything.
+    """
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found = event.asset_check_evaluation_data
+            if not found.passed:
+                stops = found.severity is dg.AssetCheckSeverity.ERROR
+                yield Problem(found.check_name, found.description or "", is_check=True, stops=stops)
+        elif event.is_step_failure:
+            data = event.step_failure_data
+            said = data.user_failure_data.description if data.user_failure_data else None
+            kind = data.error.cls_name if data.error else "an error"
+            sentence = said or f"{kind}; the run's log has all of it."
+            yield Problem(event.step_key or "", sentence, is_check=False, stops=True)
 
 
 # -- shapes ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
 
 #: Bounds how long a page, a run or a tick may take before the walk counts as failed; nothing waits that long.
-PATIENCE = 60
+PATIENCE = 180
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -137,7 +137,7 @@ class Operator:
 
     def sees(self, text: str, *, exact: bool = False) -> Locator:
         """Wait until this text is there to be read."""
-        found = self.page.get_by_text(text, exact=exact).first
+        found = self.page.get_by_text(text, exact=exact).locator("visible=true").first
         expect(found).to_be_visible()
         return found
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from azure_port_sync import assets
 from azure_port_sync.definitions import definitions
 from azure_port_sync.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
@@ -559,6 +561,20 @@ def test_a_bad_override_fails_the_run_in_one_sentence(
     (message,) = failure(failed).strip().splitlines()
     assert sentence in message
     assert operator.sandbox.port.events == events
+
+
+def test_an_outage_of_port_is_told_however_long_it_took(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The progress of a delivery is told every few seconds, also when there is none."""
+    ticking = count(step=11.0)
+    monkeypatch.setattr(assets, "monotonic", lambda: next(ticking))
+    operator.sandbox.faults.add(Fault("port", status=503, times=None))
+
+    failed = operator.run()
+
+    assert recorded(failed)["accepted"] == 0
+    assert "Port accepted nothing for 10 minutes" in failed_checks(failed)["deliveries_settled"]
 
 
 # -- dry runs --------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -140,6 +142,28 @@ def test_a_dead_process_holds_nothing_up(
     assert _deliver(_many(300), sink).accepted == {"upsert": 300}
     assert len(_titles(sandbox)) == 300
     assert len(processes) == 1
+    sink.close()
+
+
+_HALF_AN_ANSWER = "import sys; sys.stdin.readline(); sys.stdin.readline(); print('[[{', end='', flush=True)"
+
+
+def _dies_in_an_answer(popen: Any, *_: Any, **options: Any) -> Any:
+    return popen([sys.executable, "-c", _HALF_AN_ANSWER], **options)
+
+
+def _cannot_be_started(*_: Any, **__: Any) -> Any:
+    raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize("start", [_dies_in_an_answer, _cannot_be_started])
+def test_a_machine_that_is_short_of_memory_holds_nothing_up(
+    sandbox: Sandbox, sink: ApiSink, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("azure_port_sync.port.jq_process.subprocess.Popen", partial(start, subprocess.Popen))
+    monkeypatch.setattr(jq_dialect, "_MANY_TEXTS", 1)
+
+    assert _deliver(_many(200), sink).accepted == {"upsert": 200}
     sink.close()
 
 
@@ -488,3 +512,11 @@ def test_a_batch_is_an_object_of_its_events(sandbox: Sandbox, clock: SteppedCloc
     body = sink._body([Letter({}, b'{"a":1}'), Letter({}, b'{"b":2}')])
     assert json.loads(body) == {"items": [{"a": 1}, {"b": 2}]}
     sink.close()
+
+
+def test_what_reaches_port_is_counted_in_bytes(sandbox: Sandbox, sink: ApiSink, batches: WebhookBatchSink) -> None:
+    before = sink.flow.bytes
+    _deliver(_named("x"), sink)
+    assert 200 < sink.flow.bytes - before < 2000
+    _deliver(_named("y"), batches)
+    assert 200 < batches.flow.bytes < 2000

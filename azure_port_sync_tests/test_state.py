@@ -746,9 +746,23 @@ def test_the_state_of_a_replaced_target_goes_and_that_of_the_only_one_stays(stor
         plan = replace(_claimed(store, target), window=Window(NOW - timedelta(days=age + 1), NOW - timedelta(days=age)))
         store.finish(plan)
 
-    assert store.forget_targets(NOW - timedelta(days=200)) == 0
-    assert store.forget_targets(NOW - timedelta(days=90)) == 1
+    assert store.forget_targets(NOW - timedelta(days=200), NOW) == 0
+    assert store.forget_targets(NOW - timedelta(days=90), NOW) == 1
     assert store.target_state("replaced").ledger_rows == 0
     assert store.target_state("t").ledger_rows == 1
-    assert store.forget_targets(NOW + timedelta(days=90)) == 0, "without a newer one, the old ledger finds ghosts"
+    later = NOW + timedelta(days=90)
+    assert store.forget_targets(later, later) == 0, "without a newer one, the old ledger finds ghosts"
     assert store.target_state("t").ledger_rows == 1
+
+
+def test_a_target_that_was_never_settled_goes_too_but_not_under_a_run(store: StateStore) -> None:
+    """As of a webhook URL that was mistyped; or one in its first run, which takes its time."""
+    _tell(store, _operation(_resource("x")), target="mistyped")
+    later = NOW + timedelta(days=100)
+    settled = replace(_claimed(store), window=Window(later - timedelta(minutes=25), later))
+    store.finish(settled)
+
+    assert store.forget_targets(NOW - timedelta(days=1), later) == 0, "it is young"
+    assert store.forget_targets(later - timedelta(days=90), NOW) == 0, "a run delivers to it"
+    assert store.forget_targets(later - timedelta(days=90), later) == 1
+    assert store.target_state("mistyped").ledger_rows == 0

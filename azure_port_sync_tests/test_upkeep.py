@@ -1,6 +1,9 @@
 """What is kept of old runs, and what goes."""
 
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -58,6 +61,31 @@ def test_successes_go_before_failures_with_all_that_belongs_to_them(
     assert not _kept(operator).intersection(old)
     assert [_files(tmp_path, run) for run in old] == [[], [], []]
     assert _files(tmp_path, failed)
+
+
+def _rows(folder: Path) -> Counter[str]:
+    """How many rows each table has, in all databases of the instance."""
+    found: Counter[str] = Counter()
+    for file in folder.rglob("*.db"):
+        with closing(sqlite3.connect(file)) as connection:
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                found[table] += connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+    return found
+
+
+def test_nothing_grows_from_one_fortnight_to_the_next(
+    operator: Operator, estate: dict[str, str], tmp_path: Path
+) -> None:
+    def fortnight() -> Counter[str]:
+        for _ in range(3):
+            operator.sync()
+        _retention(operator, timedelta(days=20))
+        return _rows(tmp_path)
+
+    first = fortnight()
+    assert first["asset_check_executions"], "the newest word of each check stays"
+
+    assert fortnight() == first
 
 
 def test_what_an_asset_showed_last_stays(operator: Operator, estate: dict[str, str]) -> None:

@@ -146,6 +146,7 @@ class ApiSink:
     def _ask(self, path: str, body: Json) -> Json:
         """One request for many entities, and the object that answers it."""
         answer = self._api.ask("POST", path, body)
+        self.flow.count_bytes(answer.sent)
         if answer.headers.get("x-ratelimit-remaining") == "0":
             self.flow.hold_back(until_reset(answer, self._clock.now()))
         if answer.status == 404:

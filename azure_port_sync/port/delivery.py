@@ -29,7 +29,7 @@ from azure_port_sync.sync.rows import CHANGE_SET, Kind, Operation, to_table
 logger = logging.getLogger(__name__)
 
 #: Operations that are marked and handed to the threads together: many, so that a slow answer holds up few threads.
-_SENT_TOGETHER = 5000
+_SENT_TOGETHER = 1000
 
 #: Operations that are settled together: about a second's worth, because a kill repeats them. The seconds are real
 #: ones, as the kill is.

@@ -143,6 +143,11 @@ class Flow:
             self._succeeded_at = self._clock.now()
             self._given_up = 0
 
+    def count_bytes(self, number: int) -> None:
+        """So many bytes have reached Port."""
+        with self._lock:
+            self.bytes += number
+
     def _before_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         now = self._clock.now()

@@ -65,12 +65,12 @@ class BusyProgram(Program):
 
     def first(self, text: str) -> Any:
         """As Program says; here again when the process dies."""
-        process = self._elsewhere()
-        if process is not None:
-            try:
+        try:
+            process = self._elsewhere()
+            if process is not None:
                 return process.first(text)
-            except BrokenPipeError:
-                logger.debug("the jq process has ended; going on without it")
+        except OSError as error:  # it cannot be started, or has been killed: the machine is short of memory
+            logger.debug("no jq process (%s); going on without it", error)
         return super().first(text)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class BusyProgram(Program):
     def _elsewhere(self) -> ProgramProcess | None:
         with self._lock:
             self._here += 1
-            if self._process is None and self._here > _MANY_TEXTS:
+            if self._here == _MANY_TEXTS + 1:  # once: one that cannot be started is not tried for each text
                 self._process = ProgramProcess(self.source)
             return self._process
 

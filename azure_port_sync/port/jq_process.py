@@ -59,12 +59,15 @@ class ProgramProcess:
         self._input.flush()
 
     def _read(self) -> None:
-        for line in self._output:
-            self._asked.popleft().set_result(line)
-        with self._lock:
-            self._ended = True
-            for answer in self._asked:
-                answer.set_exception(BrokenPipeError("the jq process has ended"))
+        try:
+            # An answer without its end is the last thing that a killed process has said.
+            while (line := self._output.readline()).endswith(b"\n"):
+                self._asked.popleft().set_result(line)
+        finally:
+            with self._lock:
+                self._ended = True
+                for answer in self._asked:
+                    answer.set_exception(BrokenPipeError("the jq process has ended"))
 
 
 def _serve() -> None:

@@ -37,11 +37,12 @@ class TransientError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer, and the number of bytes in the body that it answers."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    sent: int = 0
 
     @property
     def text(self) -> str:
@@ -92,7 +93,7 @@ def exchange(
                 parts.append(part)
                 if clock.now() > ends:
                     return TransientError("its answer came too slowly")
-            answer = Answer(response.status_code, response.headers, b"".join(parts))
+            answer = Answer(response.status_code, response.headers, b"".join(parts), len(body or b""))
     except requests.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             return TransientError("no secure connection came about")

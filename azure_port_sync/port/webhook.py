@@ -84,7 +84,7 @@ class WebhookSink:
         answer = exchange(self._session, "POST", self._url, body=body, headers=headers, clock=self._clock)
         if isinstance(answer, TransientError | PortError):
             raise answer
-        self.flow.bytes += len(body)
+        self.flow.count_bytes(answer.sent)
         if answer.status in _OF_THE_SETTINGS:
             raise PortError(f"Port's webhook answered {answer.status}: {_OF_THE_SETTINGS[answer.status]}.")
         if 300 <= answer.status < 400:

@@ -129,17 +129,20 @@ class StateStore:
                 .values(generation=settled)
             )
 
-    def forget_targets(self, before: datetime) -> int:
-        """Delete all that is kept of targets whose watermark is older than this, where another one's is not.
+    def forget_targets(self, before: datetime, now: datetime) -> int:
+        """Delete all that is kept of targets that no run has settled since `before`, where another one was settled.
 
         Returns how many there were. Such a one is of a webhook or a tenant that was replaced; the only target stays
-        however old it is, because its ledger is what finds ghosts.
+        however old it is, because its ledger is what finds ghosts. One that a run delivers to is not touched.
         """
-        watermark = t.target.c.watermark
+        target, ledger = t.target.c, t.ledger.c
+        told = sa.select(sa.func.max(ledger.told_at)).where(ledger.target == target.target).scalar_subquery()
+        last = sa.func.coalesce(target.watermark, told)  # a target without a watermark has been told something once
+        free = sa.or_(target.lease_expires.is_(None), target.lease_expires <= now)
         with self._transaction() as connection:
-            if not connection.scalar(sa.select(sa.exists().where(watermark >= before))):
+            if not connection.scalar(sa.select(sa.exists().where(target.watermark >= before))):
                 return 0
-            old = list(connection.scalars(sa.select(t.target.c.target).where(watermark < before)))
+            old = list(connection.scalars(sa.select(target.target).where(last < before, free)))
             for table in t.metadata.sorted_tables:
                 connection.execute(sa.delete(table).where(table.c.target.in_(old)))
         return len(old)

@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from azure_port_sync.showing import problems
+
 _NUMBERS = (
     "subscriptions",
     "resource_groups",
@@ -39,12 +41,14 @@ def report(instance: dg.DagsterInstance) -> str:
     if not runs:
         return "No run was started. The log of the job says why.\n"
     metadata: dict[str, Any] = {}
-    problems: list[str] = []
     for entry in instance.all_logs(runs[0].run_id):
         if entry.dagster_event is not None:
             metadata |= _metadata(entry.dagster_event)
-            problems += _problems(entry.dagster_event)
-    return "\n\n".join([f"### {runs[0].job_name}: {runs[0].status.value.lower()}", *_parts(metadata, problems)]) + "\n"
+    found = [
+        f"**{problem.name}** ({'failed' if problem.stops else 'warning'}): {problem.sentence}"
+        for problem in problems(instance, runs[0].run_id)
+    ]
+    return "\n\n".join([f"### {runs[0].job_name}: {runs[0].status.value.lower()}", *_parts(metadata, found)]) + "\n"
 
 
 def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
@@ -58,26 +62,14 @@ def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
     return {f"{event.step_key} {name}" if name == _DIFF else name: value.value for name, value in metadata.items()}
 
 
-def _problems(event: dg.DagsterEvent) -> Iterator[str]:
-    """The sentence of a check that is not green, or of a step that failed."""
-    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-        check = event.asset_check_evaluation_data
-        if not check.passed:
-            yield f"**{check.check_name}** ({check.severity.value.lower()}): {check.description}"
-    elif event.is_step_failure:
-        data = event.step_failure_data
-        said = data.user_failure_data.description if data.user_failure_data else None
-        yield f"**{event.step_key}** failed: {said or (data.error.message if data.error else 'the log says why.')}"
-
-
-def _parts(metadata: Mapping[str, Any], problems: Sequence[str]) -> Iterator[str]:
+def _parts(metadata: Mapping[str, Any], found: Sequence[str]) -> Iterator[str]:
     yield from (f"{name}: {metadata[name]}" for name in _TEXTS if name in metadata)
     yield from (text for name, text in metadata.items() if name.endswith(f" {_DIFF}"))
     rows = [f"| {name} | {metadata[name]:,} |" for name in _NUMBERS if name in metadata]
     if rows:
         yield "\n".join(["| | |", "|---|---:|", *rows])
-    if problems:
-        yield "\n".join(f"- {' '.join(problem.split())}" for problem in problems)
+    if found:
+        yield "\n".join(f"- {' '.join(sentence.split())}" for sentence in found)
 
 
 def main() -> None:
