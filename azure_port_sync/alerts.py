@@ -150,7 +150,9 @@ def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 
 def _upkeep(instance: dg.DagsterInstance, before: str, now: datetime) -> _Finding:  # noqa: ARG001
-    newest = next(iter(instance.get_runs(dg.RunsFilter(job_name="retention", statuses=_FINISHED), limit=1)), None)
+    newest = next(
+        iter(instance.get_runs(dg.RunsFilter(tags={SINGLETON_TAG: "retention"}, statuses=_FINISHED), limit=1)), None
+    )
     if newest is None:
         return _Finding(before)
     if newest.status is dg.DagsterRunStatus.SUCCESS:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from azure_port_sync.settings import Settings
 
-#: One live sync per value of this tag, whoever launches it: dagster.yaml limits it in the run queue.
+#: On every run of ours. One live run per value of this tag, whoever launches it: dagster.yaml limits it in the queue.
 SINGLETON_TAG = "azure_port_sync/singleton"
 
 #: Who answers for the assets; the UI filters by it.
@@ -65,6 +65,7 @@ port_setup = dg.define_asset_job(
     selection=dg.AssetSelection.groups("port_setup"),
     description="Brings the three blueprints and the webhook into Port, or up to date. Needs PORT_CLIENT_ID and "
     "PORT_CLIENT_SECRET; what a person added in Port stays.",
+    tags={SINGLETON_TAG: "port_setup"},
 )
 
 

@@ -15,12 +15,13 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from pydantic import Field
 
+from azure_port_sync.automation import SINGLETON_TAG
 from azure_port_sync.resources import StateResource, instance_folder
 from azure_port_sync.showing import plainly
 from azure_port_sync.sync.clock import Clock
 
 _AT_A_TIME = 100
-_JOBS = ("incremental_sync", "full_sync", "port_setup", "retention")
+_OURS = ("sync", "port_setup", "retention")  # not by the jobs' names, which others may have in the same instance
 
 
 class RetentionConfig(dg.Config):
@@ -49,8 +50,9 @@ def delete_what_is_old(
     )
     deleted = dict.fromkeys((name for name, _, _ in kinds), 0)
     for name, statuses, days in kinds:
-        for job in _JOBS:
-            old = dg.RunsFilter(job_name=job, statuses=statuses, created_before=now - timedelta(days=days))
+        for ours in _OURS:
+            before = now - timedelta(days=days)
+            old = dg.RunsFilter(tags={SINGLETON_TAG: ours}, statuses=statuses, created_before=before)
             for run in _runs(context.instance, old):
                 _delete(context.instance, run)
                 deleted[name] += 1
@@ -104,7 +106,7 @@ def _delete_evaluations(instance: dg.DagsterInstance) -> None:
     name="retention",
     description="Deletes what Dagster keeps of old syncs: runs that succeeded after 14 days, failed ones after 90.",
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_runtime": str(60 * 60)},
+    tags={SINGLETON_TAG: "retention", "dagster/max_runtime": str(60 * 60)},
 )
 def retention() -> None:
     delete_what_is_old()

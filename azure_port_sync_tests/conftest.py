@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 from hypothesis import HealthCheck, settings
 
@@ -93,6 +94,18 @@ class Later(SystemClock):
 
     def now(self) -> datetime:
         return super().now() + self._by
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: the tests of real processes mostly wait for them."""
+    return (os.cpu_count() or 1) + 1
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def _without_fsync(connection: Any, _record: object) -> None:
+    """No test pulls the plug of the machine, and the disk would be half of the time."""
+    if type(connection).__module__ == "sqlite3":
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 
 from azure_port_sync.checks import _settled_sentence
@@ -32,7 +31,6 @@ from azure_port_sync_tests import matrix
 from azure_port_sync_tests.conftest import NOW, SteppedClock
 from azure_port_sync_tests.matrix import FAULTS, SINKS
 from azure_port_sync_tests.test_jobs import failed_checks, failure
-from azure_port_sync_tests.worlds import without_fsync
 
 DEADLINE = timedelta(minutes=matrix.MINUTES)
 TICK = timedelta(minutes=15)
@@ -214,11 +212,9 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    sa.event.listen(sa.Engine, "connect", without_fsync)
     made = Scene(tmp_path_factory.mktemp("matrix"))
     yield made
     made.close()
-    sa.event.remove(sa.Engine, "connect", without_fsync)
 
 
 class Relay:

@@ -108,6 +108,19 @@ def test_failures_go_in_the_end(operator: Operator, estate: dict[str, str]) -> N
     assert failed not in _kept(operator)
 
 
+def test_the_runs_of_others_stay(operator: Operator) -> None:
+    """Another project in the same Dagster instance may have a job of the same name."""
+
+    @dg.job(name="retention")
+    def of_others() -> None: ...
+
+    theirs = of_others.execute_in_process(instance=operator.instance).run_id
+
+    _retention(operator, timedelta(days=400))
+
+    assert theirs in _kept(operator)
+
+
 def test_a_run_under_way_stays(operator: Operator) -> None:
     job = definitions(operator.clock).resolve_job_def("incremental_sync")
     active = operator.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED).run_id

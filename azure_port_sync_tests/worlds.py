@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 from hypothesis import strategies as st
 
@@ -277,22 +276,14 @@ class Station:
             connection_verify=self.environment["REQUESTS_CA_BUNDLE"],
             disable_instance_discovery=True,
         )
-        sa.event.listen(sa.Engine, "connect", without_fsync)
 
     def close(self) -> None:
-        sa.event.remove(sa.Engine, "connect", without_fsync)
         self.credential.close()
         self.sandbox.stop()
 
     def new_database(self) -> Path:
         self._opened += 1
         return self._folder / f"state-{self._opened}.sqlite"
-
-
-def without_fsync(connection: Any, _record: object) -> None:
-    """No history pulls the plug of the machine, and the disk would be half of the time."""
-    if type(connection).__module__ == "sqlite3":
-        connection.execute("PRAGMA synchronous=OFF")
 
 
 @dataclass(frozen=True)
