@@ -28,7 +28,8 @@ from azure_port_sync.sync.rows import CHANGE_SET, Kind, Operation, to_table
 
 logger = logging.getLogger(__name__)
 
-#: Operations that are marked and handed to the threads together: many, so that a slow answer holds up few threads.
+#: Operations that are marked and handed to the threads together: many, so that a slow answer holds up few threads; five
+#: times as many where a request carries several.
 _SENT_TOGETHER = 1000
 
 #: Operations that are settled together: about a second's worth, because a kill repeats them. The seconds are real
@@ -174,7 +175,7 @@ def _groups(change_set: pd.DataFrame, sink: Sink) -> Iterator[list[Row]]:
     """The operations phase by phase, in groups of one phase each, large enough to keep all threads busy."""
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
-        size = max(_SENT_TOGETHER, sink.most(operation) * sink.flow.concurrency)
+        size = _SENT_TOGETHER * min(sink.most(operation), 5)
         for start in range(0, len(phase), size):
             yield to_table(phase.iloc[start : start + size], _ROW).to_pylist()
 
