@@ -3,91 +3,32 @@
 The browser is the machine's own Chromium (Debian: `apt-get install chromium`), driven by Playwright.
 """
 
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import dagster as dg
 import requests
 from playwright.sync_api import Locator, Page, Playwright, expect
 
 from azure_port_sync.sandbox.server import Sandbox
-
-_T = TypeVar("_T")
-
-ROOT = Path(__file__).parent.parent
-MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
-
-#: Bounds how long a page, a run or a tick may take before the walk counts as failed; nothing waits that long.
-PATIENCE = 180
+from azure_port_sync_tests.daemon import PATIENCE, Daemon
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-class Station:
-    """Dagster's webserver and daemon at work on a sandbox, with a schedule that ticks every minute."""
+class Station(Daemon):
+    """Dagster at work on a sandbox, with a schedule that ticks every minute and alerts that go to `alerts`."""
 
     def __init__(self, folder: Path, sandbox: Sandbox, alerts: str) -> None:
         self.sandbox = sandbox
-        self.home = folder / "home"
-        self.home.mkdir()
-        (self.home / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
-        self.log = folder / "dagster.log"
-        self.url = f"http://127.0.0.1:{_free_port()}"
-        self.environment = {
-            **MACHINE,
-            **sandbox.environment(),
-            "DAGSTER_HOME": str(self.home),
-            "INCREMENTAL_SYNC_CRON": "* * * * *",
-            "ALERT_WEBHOOK_URL": alerts,
-            "PYTHONWARNINGS": "ignore",
-        }
-        os.environ["DAGSTER_HOME"] = str(self.home)
-        self.instance = dg.DagsterInstance.get()
-        # Its databases are made once, not by two processes at a time.
-        self.instance.get_runs(limit=1)
-        self.instance.get_asset_keys()
-        self.instance.all_instigator_state()
-        command = ["dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", self.url[17:]]
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                # Where these tests run in the background, a shell has told them to ignore it.
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-            )
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        cron = {"INCREMENTAL_SYNC_CRON": "* * * * *", "ALERT_WEBHOOK_URL": alerts}
+        super().__init__(folder, {**sandbox.environment(), **cron}, port=port)
         self.wait_for(self._answers)
-
-    def close(self) -> None:
-        """Stop all of it, as Ctrl-C in its terminal does."""
-        os.killpg(self._process.pid, signal.SIGINT)
-        self._process.wait(PATIENCE)
-        self.instance.dispose()
-        del os.environ["DAGSTER_HOME"]
-
-    def wait_for(self, look: Callable[[], _T | None]) -> _T:
-        """What `look` finds, once it finds something."""
-        for _ in range(PATIENCE * 2):
-            if found := look():
-                return found
-            assert self._process.poll() is None, self.log.read_text()
-            try:
-                self._process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                continue
-        raise AssertionError(self.log.read_text()[-5000:])
 
     def finished(self, run_id: str | None = None) -> dg.DagsterRun:
         """The first run, or this one, at its end."""

@@ -6,11 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import dagster as dg
 import pytest
@@ -21,11 +19,7 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sync.errors import SettingsError
-
-_T = TypeVar("_T")
-
-ROOT = Path(__file__).parent.parent
-MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
+from azure_port_sync_tests.daemon import MACHINE, ROOT, Daemon
 
 
 def run(
@@ -117,45 +111,23 @@ def test_without_settings_a_run_says_what_to_set(home: Path, tmp_path: Path) -> 
     assert "make dev" in done.stderr + done.stdout
 
 
-def test_a_schedule_tick_whose_run_is_killed_is_tried_again(
-    seeded: Sandbox, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_schedule_tick_whose_run_is_killed_is_tried_again(seeded: Sandbox, tmp_path: Path) -> None:
     """The daemon evaluates the schedule and the queue launches the run; a machine that dies costs one run."""
     # Some ticks soon, because a loaded machine may miss the first, and then none for an hour.
     minutes = ",".join(str((datetime.now(UTC) + timedelta(minutes=n)).minute) for n in (1, 2, 3))
-    environment = {
-        **seeded.environment(),
-        "DAGSTER_HOME": str(home),
-        "INCREMENTAL_SYNC_CRON": f"{minutes} * * * *",
-    }
     seeded.faults.add(Fault("azure", kind="hang", path="ResourceGraph", times=1))
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with dg.DagsterInstance.get() as instance:  # its databases are made once, not by two processes at a time
-        instance.get_runs(limit=1)
-        instance.get_asset_keys()
-        instance.all_instigator_state()
-        command = ["dagster", "dev", "-m", "azure_port_sync.definitions", "-h", "127.0.0.1", "-p", "0"]
-        with (tmp_path / "dagster.log").open("w") as log:
-            daemon = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=tmp_path,
-                env={**MACHINE, **environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                # Where these tests run in the background, a shell has told them to ignore it.
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-            )
-        try:
-            look = partial(_first, daemon=daemon, log=tmp_path / "dagster.log")
-            killed = look(lambda: next(iter(instance.get_runs(limit=1)), None))
-            os.kill(look(lambda: _worker(instance, killed.run_id)), signal.SIGKILL)
-            done = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
-            again = look(lambda: next((r for r in instance.get_runs(done) if r.parent_run_id == killed.run_id), None))
-        finally:
-            os.killpg(daemon.pid, signal.SIGINT)
-            daemon.wait(120)
+    daemon = Daemon(tmp_path, {**seeded.environment(), "INCREMENTAL_SYNC_CRON": f"{minutes} * * * *"})
+    try:
+        instance = daemon.instance
+        killed = daemon.wait_for(lambda: next(iter(instance.get_runs(limit=1)), None))
+        os.kill(daemon.wait_for(lambda: _worker(instance, killed.run_id)), signal.SIGKILL)
+        done = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
+        again = daemon.wait_for(
+            lambda: next((run for run in instance.get_runs(done) if run.parent_run_id == killed.run_id), None)
+        )
         first = instance.get_run_by_id(killed.run_id)
+    finally:
+        daemon.close()
     assert first is not None
     assert first.status is dg.DagsterRunStatus.FAILURE
     assert (first.job_name, again.job_name) == ("incremental_sync", "incremental_sync")
@@ -168,16 +140,6 @@ def _worker(instance: dg.DagsterInstance, run_id: str) -> int | None:
         if found := re.match(r"Executing steps in process \(pid: (\d+)\)", entry.message or ""):
             return int(found[1])
     return None
-
-
-def _first(look: Callable[[], _T | None], *, daemon: subprocess.Popen[bytes], log: Path) -> _T:
-    """What `look` finds, once it finds something."""
-    for _ in range(480):
-        if found := look():
-            return found
-        assert daemon.poll() is None, log.read_text()
-        _wait_a_moment(daemon)
-    raise AssertionError(f"nothing was found in four minutes: {log.read_text()}")
 
 
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:

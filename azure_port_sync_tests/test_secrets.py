@@ -10,7 +10,8 @@ import pytest
 
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.test_processes import MACHINE, ROOT, run
+from azure_port_sync_tests.daemon import MACHINE, ROOT
+from azure_port_sync_tests.test_processes import run
 
 _LEFT_IN_DAGSTER = """
 {

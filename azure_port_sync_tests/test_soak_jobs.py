@@ -23,8 +23,8 @@ from azure_port_sync.sandbox.port import Answer
 from azure_port_sync.sync import guards
 from azure_port_sync.sync.errors import AzureError, GuardError
 from azure_port_sync.sync.request import Mode
+from azure_port_sync_tests.daemon import MACHINE
 from azure_port_sync_tests.test_jobs import failed_checks, failure, recorded
-from azure_port_sync_tests.test_processes import MACHINE
 from azure_port_sync_tests.worlds import (
     SETUPS,
     TICK,
