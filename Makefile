@@ -37,7 +37,7 @@ dev: install
 	@exec $(BIN)/python -m azure_port_sync dev
 
 docs: install
-	@$(BIN)/python -m azure_port_sync.docs
+	@$(BIN)/python -m azure_port_sync.defs.configuration_page
 
 sandbox: install
 	@exec $(BIN)/python -m azure_port_sync.sandbox
@@ -47,13 +47,13 @@ test: install
 
 HISTORIES ?= 5000
 soak: install
-	@HYPOTHESIS_PROFILE=soak SOAK_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest azure_port_sync_tests/test_soak.py
+	@HYPOTHESIS_PROFILE=soak SOAK_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest azure_port_sync_tests/engine/test_soak.py
 
 matrix: install
-	@FAULT_MATRIX=docs/fault-matrix.md $(BIN)/python -m pytest azure_port_sync_tests/test_matrix.py
+	@FAULT_MATRIX=docs/fault-matrix.md $(BIN)/python -m pytest azure_port_sync_tests/engine/test_matrix.py
 
 screenshots: install
-	@SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest --numprocesses=0 azure_port_sync_tests/test_browser.py
+	@SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest --numprocesses=0 azure_port_sync_tests/e2e/test_browser.py
 
 check: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

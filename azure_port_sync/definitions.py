@@ -2,10 +2,16 @@
 
 import dagster as dg
 
-from azure_port_sync import alerts, assets, automation, setup_assets, upkeep
-from azure_port_sync.resources import AzureResource, PortResource, StateResource
-from azure_port_sync.storage import RunValues
-from azure_port_sync.sync.clock import Clock, SystemClock
+from azure_port_sync.core.clock import Clock, SystemClock
+from azure_port_sync.defs import (
+    alerts,
+    assets,  # was upkeep
+    jobs,
+    port_setup,
+    retention,
+)
+from azure_port_sync.defs.io_manager import RunValues
+from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
 
 
 def definitions(clock: Clock) -> dg.Definitions:
@@ -15,14 +21,14 @@ def definitions(clock: Clock) -> dg.Definitions:
             assets.azure_snapshot,
             assets.azure_change_set,
             assets.port_deliveries,
-            setup_assets.port_blueprints,
-            setup_assets.port_webhook,
+            port_setup.port_blueprints,
+            port_setup.port_webhook,
         ],
-        jobs=[automation.incremental_sync, automation.full_sync, automation.port_setup, upkeep.retention],
+        jobs=[jobs.incremental_sync, jobs.full_sync, jobs.port_setup, retention.retention],
         schedules=[
-            automation.incremental_sync_schedule,
-            automation.full_sync_schedule,
-            upkeep.retention_schedule,
+            jobs.incremental_sync_schedule,
+            jobs.full_sync_schedule,
+            retention.retention_schedule,
         ],
         sensors=[alerts.sync_alerts],
         resources={

@@ -28,8 +28,8 @@ from pydantic import (
     model_validator,
 )
 
-from azure_port_sync.sync.errors import SettingsError
-from azure_port_sync.sync.scope import Scope
+from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.core.scope import Scope
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE).fullmatch
 _RESOURCE_TYPE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)+", re.IGNORECASE).fullmatch

@@ -17,16 +17,16 @@ import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 from hypothesis import HealthCheck, settings
 
-from azure_port_sync.port import WebhookSink
+from azure_port_sync.core.clock import SystemClock
+from azure_port_sync.core.scope import Scope
+from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync.sync.clock import SystemClock
-from azure_port_sync.sync.scope import Scope
 
 if TYPE_CHECKING:
-    from azure_port_sync_tests.worlds import Station
+    from azure_port_sync_tests.support.worlds import Station
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
@@ -54,7 +54,7 @@ def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the random histories did, with the seeds that would draw them again; the page of the fault matrix."""
     if page := os.environ.get("FAULT_MATRIX"):
-        from azure_port_sync_tests.matrix import rendered
+        from azure_port_sync_tests.support.matrix import rendered
 
         happened = {(kind, fault, sink): cell for kind, fault, sink, cell in _told(terminalreporter, "matrix")}
         Path(page).write_text(rendered(happened), encoding="utf-8")
@@ -118,7 +118,7 @@ def in_background() -> Iterator[Executor]:
 @pytest.fixture(scope="session")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
     """A sandbox for the worlds of random histories, one after the other."""
-    from azure_port_sync_tests.worlds import Station  # which imports this module
+    from azure_port_sync_tests.support.worlds import Station  # which imports this module
 
     made = Station(tmp_path_factory.mktemp("worlds"))
     yield made

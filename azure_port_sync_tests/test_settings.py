@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.core.scope import Scope
 from azure_port_sync.settings import Settings
-from azure_port_sync.sync.errors import SettingsError
-from azure_port_sync.sync.scope import Scope
 
 _GUID = "0B1F6471-1BF0-4DDA-AEC3-CB9272F09590"
 _LISTS = [

@@ -26,20 +26,21 @@ import pandas as pd
 import requests
 from requests.adapters import HTTPAdapter
 
-from azure_port_sync.deciding import ChangeSet
-from azure_port_sync.port import ApiSink, PortApi, WebhookBatchSink, WebhookSink
-from azure_port_sync.port.delivery import Sink
-from azure_port_sync.port.events import event
-from azure_port_sync.port.webhook import SIGNATURE_HEADER, SIGNATURE_PREFIX
+from azure_port_sync.core.clock import SystemClock
+from azure_port_sync.core.entities import observed_row
+from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.request import Mode, Request
+from azure_port_sync.core.rows import CHANGE_SET, concat, frame_of, records
+from azure_port_sync.core.windows import Window
+from azure_port_sync.engine.decide import ChangeSet
+from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.port.api import PortApi
+from azure_port_sync.port.events import event_body
+from azure_port_sync.port.sinks import Sink
+from azure_port_sync.port.sinks.api import ApiSink
+from azure_port_sync.port.sinks.webhook import SIGNATURE_HEADER, SIGNATURE_PREFIX, WebhookBatchSink, WebhookSink
 from azure_port_sync.sandbox.client import SandboxClient
 from azure_port_sync.state import StateStore
-from azure_port_sync.steps import deliver_changes
-from azure_port_sync.sync.clock import SystemClock
-from azure_port_sync.sync.entities import observed_row
-from azure_port_sync.sync.planning import Plan
-from azure_port_sync.sync.request import Mode, Request
-from azure_port_sync.sync.rows import CHANGE_SET, concat, frame_of, records
-from azure_port_sync.sync.windows import Window
 from bench.sync import sandbox
 
 _IN_FLIGHT = 25
@@ -55,7 +56,7 @@ def main() -> None:
     if options.way:
         _deliver(options.way, options.upserts)
         return
-    print(f"{options.upserts:,} upserts of resources, {len(event(_row(0))):,} bytes an event")
+    print(f"{options.upserts:,} upserts of resources, {len(event_body(_row(0))):,} bytes an event")
     plain = 0.0
     for way in _WAYS:
         with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
@@ -98,7 +99,7 @@ def _plain_loop(change_set: pd.DataFrame) -> tuple[float, int]:
     url, secret = os.environ["PORT_WEBHOOK_INGEST_URL"], os.environ["PORT_WEBHOOK_SECRET"].encode()
 
     def send(row: dict[str, Any]) -> None:
-        body = event(row)
+        body = event_body(row)
         signature = SIGNATURE_PREFIX + hmac.new(secret, body, hashlib.sha256).hexdigest()
         headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
         session.post(url, data=body, headers=headers, timeout=60).raise_for_status()

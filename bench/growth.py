@@ -18,8 +18,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.definitions import definitions
-from azure_port_sync.sync.clock import SystemClock
 from bench.sync import sandbox
 
 _A_DAY, _A_YEAR = 96, 96 * 365

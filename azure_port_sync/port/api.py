@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.errors import PortError
+from azure_port_sync.core.rows import Kind
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.port.flow import Flow, StubbornError
-from azure_port_sync.port.transport import Answer, TransientError, exchange, new_session
-from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.errors import PortError
-from azure_port_sync.sync.rows import Kind
+from azure_port_sync.port.transport import Response, TransientError, new_session, send_request
 
 Json = dict[str, Any]
 
@@ -136,7 +136,7 @@ class PortApi:
             )
         return self._only(answer, f"{method} {path}")
 
-    def _only(self, answer: Answer, asked: str) -> Json:
+    def _only(self, answer: Response, asked: str) -> Json:
         shown = [value for value in self._object(answer, asked).values() if isinstance(value, dict)]
         if not shown:
             raise _not_as_documented(asked)
@@ -156,11 +156,11 @@ class PortApi:
             )
         return self._object(answer, f"a search of {blueprint}")
 
-    def request(self, method: str, path: str, body: Json | None = None) -> Answer:
+    def request(self, method: str, path: str, body: Json | None = None) -> Response:
         """Port's answer to a request that is tried again while Port is not able to answer; also a refusal."""
         return self._patiently(self._flow, lambda: self.ask(method, path, body))
 
-    def ask(self, method: str, path: str, body: Json | None = None) -> Answer:
+    def ask(self, method: str, path: str, body: Json | None = None) -> Response:
         """Port's answer to one authorized request; also a refusal. Raises TransientError when there is none just now.
 
         A token can end before its time, when it is revoked or when the clocks differ: 401 gets a new one, once.
@@ -209,18 +209,18 @@ class PortApi:
             raise _not_as_documented(asked)
         return _Token(authorization, self._clock.now() + timedelta(seconds=seconds) - _RENEWED_BEFORE_ITS_END)
 
-    def _send(self, method: str, path: str, body: Json | None, authorization: str | None) -> Answer:
+    def _send(self, method: str, path: str, body: Json | None, authorization: str | None) -> Response:
         headers = {"Authorization": authorization} if authorization else {}
         url = f"{self._url}/{path}"
         text = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        answer = exchange(self._session, method, url, body=text, headers=headers, clock=self._clock)
+        answer = send_request(self._session, method, url, body=text, headers=headers, clock=self._clock)
         if isinstance(answer, TransientError | PortError):
             raise answer
         if 300 <= answer.status < 400:
             raise PortError(f"Port's API answered {answer.status}, a redirect: check the host in PORT_BASE_URL.")
         return answer
 
-    def _patiently(self, flow: Flow, attempt: Callable[[], Answer]) -> Answer:
+    def _patiently(self, flow: Flow, attempt: Callable[[], Response]) -> Response:
         """What `attempt` returns in the end; all that is asked here may be asked twice."""
         flow.start()
         try:
@@ -232,7 +232,7 @@ class PortApi:
                 "the next run tries again."
             ) from None
 
-    def _object(self, answer: Answer, asked: str) -> Json:
+    def _object(self, answer: Response, asked: str) -> Json:
         """The JSON object of a success."""
         body = parsed(answer)
         if not 200 <= answer.status < 300:
@@ -241,7 +241,7 @@ class PortApi:
             raise _not_as_documented(asked)
         return body
 
-    def said(self, answer: Answer) -> str:
+    def said(self, answer: Response) -> str:
         """What Port says of a refusal, on one line and without what it may repeat of the request."""
         body = parsed(answer)
         text = " ".join(str(body.get("message")).split()) if isinstance(body, dict) else answer.text
@@ -251,7 +251,7 @@ class PortApi:
         return text[:200]
 
 
-def parsed(answer: Answer) -> object:
+def parsed(answer: Response) -> object:
     """The JSON of an answer; None where it is none. The parser's own error would carry the answer, token and all."""
     try:
         return json.loads(answer.body)

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
+from azure_port_sync.core.clock import Clock
 from azure_port_sync.port.transport import TransientError
-from azure_port_sync.sync.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class Flow:
         """Seconds until the deadline."""
         return (self._succeeded_at + self.deadline - self._clock.now()).total_seconds()
 
-    def call(self, attempt: Callable[[], _T], before_request: Callable[[], None], *, together: bool = False) -> _T:
+    def call(self, attempt: Callable[[], _T], heartbeat: Callable[[], None], *, together: bool = False) -> _T:
         """What `attempt` returns; it is called again after each TransientError, with jitter and as Port asks.
 
-        `before_request` comes before each attempt, and stops all of them by raising. Raises StubbornError when this
+        `heartbeat` comes before each attempt, and stops all of them by raising. Raises StubbornError when this
         one request goes on failing; soon when it carries many events `together`, which may do better apart. At the
         deadline that can be the request's own trouble too, so only when several requests in a row have come to it
         the last TransientError is raised.
@@ -83,7 +83,7 @@ class Flow:
         def once() -> _T:
             with self._slots.one():
                 self._wait_until_quiet()
-                before_request()
+                heartbeat()
                 with self._lock:
                     self.requests += 1
                 result = attempt()

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from azure_port_sync.core.errors import PortError, SettingsError
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
-from azure_port_sync.port.choice import find_webhook, made, probes
 from azure_port_sync.port.mapping import Target, WebhookMapping
-from azure_port_sync.sync.errors import PortError, SettingsError
+from azure_port_sync.port.sink_selection import find_webhook, made, probes
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, TimeoutError  # noqa: A004  (the built-in one does not come from there)
 
-from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.errors import PortError
+from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.errors import PortError
 
 #: Answers after which the same request may succeed.
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -36,7 +36,7 @@ class TransientError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A whole answer, and the number of bytes in the body that it answers."""
 
     status: int
@@ -67,9 +67,9 @@ def new_session(url: str, *, connections: int, verify: str | bool) -> requests.S
     return session
 
 
-def exchange(
+def send_request(
     session: requests.Session, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], clock: Clock
-) -> Answer | PortError | TransientError:
+) -> Response | PortError | TransientError:
     """Port's answer, or what to raise instead: not from here, because requests' errors name the URL.
 
     An answer that may be another after a while is a TransientError already. Redirects are not followed: they would
@@ -93,7 +93,7 @@ def exchange(
                 parts.append(part)
                 if clock.now() > ends:
                     return TransientError("its answer came too slowly")
-            answer = Answer(response.status_code, response.headers, b"".join(parts), len(body or b""))
+            answer = Response(response.status_code, response.headers, b"".join(parts), len(body or b""))
     except requests.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             return TransientError("no secure connection came about")
@@ -117,7 +117,7 @@ def _what_broke(error: Exception) -> str:
     return "its answer breaks off"
 
 
-def asked_wait(answer: Answer, now: datetime) -> float:
+def asked_wait(answer: Response, now: datetime) -> float:
     """Seconds that an answer asks to wait; 0 where it does not ask, or not in a way that can be read.
 
     ``x-ratelimit-reset`` comes with every answer of Port's API, but only a 429 asks to wait for it.
@@ -131,7 +131,7 @@ def asked_wait(answer: Answer, now: datetime) -> float:
         return until_reset(answer, now) if answer.status == 429 else 0.0
 
 
-def until_reset(answer: Answer, now: datetime) -> float:
+def until_reset(answer: Response, now: datetime) -> float:
     """Seconds until Port's API grants a new share of requests, by what an answer says; 0 where it does not say."""
     text = answer.headers.get("x-ratelimit-reset", "")
     value = float(text) if text.isdecimal() else 0.0

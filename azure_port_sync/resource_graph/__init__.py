@@ -1,6 +1,6 @@
 """Reading Azure Resource Graph: queries, paging, quota, and the observations that come out of it."""
 
 from azure_port_sync.resource_graph.client import ResourceGraph
-from azure_port_sync.resource_graph.reads import AzureReader, Reading
+from azure_port_sync.resource_graph.reads import AzureReader, ReadResult
 
-__all__ = ["AzureReader", "Reading", "ResourceGraph"]
+__all__ = ["AzureReader", "ReadResult", "ResourceGraph"]

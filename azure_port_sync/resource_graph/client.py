@@ -25,9 +25,9 @@ from azure.mgmt.resourcegraph import ResourceGraphClient
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions, QueryResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.errors import AzureError
 from azure_port_sync.resource_graph.quota import QuotaLimiter, retry_after
-from azure_port_sync.sync.clock import Clock
-from azure_port_sync.sync.errors import AzureError
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Where:
+class QueryScope:
     """The reach of one request: these subscriptions, or these management groups, or (neither) the whole tenant."""
 
     subscriptions: list[str] | None = None
@@ -139,7 +139,7 @@ class ResourceGraph:
     def close(self) -> None:
         self._client.close()
 
-    def read(self, query: str, where: Where, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
+    def read(self, query: str, where: QueryScope, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
         """All pages of a query, each through `convert` as it comes in, and the total that Resource Graph claims.
 
         The query must project a unique `id` and order by it. A page is found by its offset, so each begins with the
@@ -161,7 +161,7 @@ class ResourceGraph:
             pages = max(pages, seen.number)
         raise DataMovedError(pages)
 
-    def _pages(self, query: str, where: Where, seen: _Pages) -> Iterator[Page]:
+    def _pages(self, query: str, where: QueryScope, seen: _Pages) -> Iterator[Page]:
         token: str | None = None
         while True:
             # Both override what the token says (learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/
@@ -198,7 +198,7 @@ class ResourceGraph:
                 *(f"{number:,.0f}" for number in (seen.rows, seen.total or 0, rate, left)),
             )
 
-    def _ask(self, query: str, where: Where, options: QueryRequestOptions) -> QueryResponse:
+    def _ask(self, query: str, where: QueryScope, options: QueryRequestOptions) -> QueryResponse:
         request = QueryRequest(
             query=query,
             subscriptions=where.subscriptions,

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from azure_port_sync.sync.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
-from azure_port_sync.sync.scope import Scope
-from azure_port_sync.sync.windows import Window
+from azure_port_sync.core.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.core.scope import Scope
+from azure_port_sync.core.windows import Window
 
 _CONTAINERS = f"where type in~ ('{SUBSCRIPTION_TYPE}', '{RESOURCE_GROUP_TYPE}')"
 _ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"})

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from azure_port_sync.sync.clock import Clock
+from azure_port_sync.core.clock import Clock
 
 DOCUMENTED_REQUESTS = 15
 DOCUMENTED_PERIOD = timedelta(seconds=5)

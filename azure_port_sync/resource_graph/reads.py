@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import pandas as pd
 import pyarrow as pa
 
+from azure_port_sync.core.entities import observed_absence, observed_row, observed_subscription
+from azure_port_sync.core.identity import SUBSCRIPTION_TYPE
+from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
+from azure_port_sync.core.scope import Scope
+from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import kql
-from azure_port_sync.resource_graph.client import DataMovedError, NoAccessError, Page, ResourceGraph, Where
+from azure_port_sync.resource_graph.client import DataMovedError, NoAccessError, Page, QueryScope, ResourceGraph
 from azure_port_sync.resource_graph.kql import Query
-from azure_port_sync.sync.entities import observed_absence, observed_row, observed_subscription
-from azure_port_sync.sync.identity import SUBSCRIPTION_TYPE
-from azure_port_sync.sync.rows import OBSERVATION, table_of, to_frame
-from azure_port_sync.sync.scope import Scope
-from azure_port_sync.sync.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _NO_TYPE = ("none/none",)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadResult:
     """The observations of one kind of read, in the columns of OBSERVATION, and the query that gave them."""
 
     frame: pd.DataFrame
@@ -78,7 +78,7 @@ class AzureReader:
         scope = replace(self.scope, resource_types=tuple(sorted(wanted)) or _NO_TYPE)
         return AzureReader(self.graph, scope, batch_size=self._batch_size)
 
-    def containers(self, ids: Sequence[str] | None = None) -> Reading:
+    def containers(self, ids: Sequence[str] | None = None) -> ReadResult:
         """The snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
 
         A subscription that shows only through its groups (a Reader on a group) is observed with its id as name.
@@ -98,27 +98,27 @@ class AzureReader:
             else reading
         )
 
-    def inventory(self, subscriptions: Sequence[str]) -> Reading:
+    def inventory(self, subscriptions: Sequence[str]) -> ReadResult:
         """Every resource in scope in these subscriptions."""
         return self._read([kql.resources(self.scope)], self._batches_of(subscriptions), self._resource)
 
-    def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> Reading:
+    def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> ReadResult:
         """Every resource in scope in these (subscription id, resource group) pairs, lower-case."""
         subscriptions = sorted({subscription for subscription, _ in groups})
         queries = [kql.resources(self.scope, groups=part) for part in _listed(groups)]
         return self._read(queries, self._batches_of(subscriptions), self._resource)
 
-    def resources(self, azure_ids: Iterable[str]) -> Reading:
+    def resources(self, azure_ids: Iterable[str]) -> ReadResult:
         """The resources with these ids that Azure shows now, flagged `in_scope`."""
         queries = [kql.resources(self.scope, ids=part) for part in _listed(_distinct(azure_ids))]
         return self._read(queries, self._everywhere(), self._resource)
 
-    def changes(self, window: Window, subscriptions: Sequence[str]) -> Reading:
+    def changes(self, window: Window, subscriptions: Sequence[str]) -> ReadResult:
         """The change records of the window, one observation a record."""
         query = kql.resource_changes(self.scope, window)
         return self._read([query], self._batches_of(subscriptions), self._change)
 
-    def changes_of(self, azure_ids: Iterable[str], window: Window) -> Reading:
+    def changes_of(self, azure_ids: Iterable[str], window: Window) -> ReadResult:
         """The change records of these resources, also those of rows that are out of scope."""
         queries = [kql.resource_changes(self.scope, window, part) for part in _listed(_distinct(azure_ids))]
         return self._read(queries, self._everywhere(), self._change)
@@ -133,39 +133,39 @@ class AzureReader:
         """
         asked = _distinct(subscriptions)
         if anywhere:
-            shown = _in_threads(self._shown, [(kql.readable(part), Where()) for part in _listed(asked)])
+            shown = _in_threads(self._shown, [(kql.readable(part), QueryScope()) for part in _listed(asked)])
         else:
             shown = _in_threads(self._shown_if_any, [(kql.readable(), where) for where in self._batches_of(asked)])
         return {subscription for part in shown for subscription in part}
 
-    def _shown(self, query: Query, where: Where) -> set[str]:
+    def _shown(self, query: Query, where: QueryScope) -> set[str]:
         pages, _ = self.graph.read(str(query), where, _ids)
         return {str(subscription) for page in pages for subscription in page["id"].to_pylist()}
 
-    def _shown_if_any(self, query: Query, where: Where) -> set[str]:
+    def _shown_if_any(self, query: Query, where: QueryScope) -> set[str]:
         try:
             return self._shown(query, where)
         except NoAccessError:  # said only when none of the subscriptions that a request lists can be read
             return set()
 
-    def _everywhere(self) -> list[Where]:
+    def _everywhere(self) -> list[QueryScope]:
         if self.scope.subscription_ids:
             return self._batches_of(self.scope.subscription_ids)
-        return [Where(management_groups=list(self.scope.management_groups) or None)]
+        return [QueryScope(management_groups=list(self.scope.management_groups) or None)]
 
-    def _batches_of(self, subscriptions: Sequence[str]) -> list[Where]:
-        return [Where(subscriptions=list(batch)) for batch in _batches(subscriptions, self._batch_size)]
+    def _batches_of(self, subscriptions: Sequence[str]) -> list[QueryScope]:
+        return [QueryScope(subscriptions=list(batch)) for batch in _batches(subscriptions, self._batch_size)]
 
-    def _read(self, queries: Sequence[Query], places: Sequence[Where], observe: Observe) -> Reading:
+    def _read(self, queries: Sequence[Query], places: Sequence[QueryScope], observe: Observe) -> ReadResult:
         convert = partial(_convert, observe)
         work = [(query, where) for query in queries for where in places]
         parts = _in_threads(lambda query, where: self._read_whole(query, where, convert), work)
         tables = [table for pages, _ in parts for table in pages]
         frame = to_frame(pa.concat_tables([OBSERVATION.empty_table(), *tables]))
-        return Reading(frame, str(queries[0]) if queries else "", sum(total for _, total in parts))
+        return ReadResult(frame, str(queries[0]) if queries else "", sum(total for _, total in parts))
 
     def _read_whole(
-        self, query: Query, where: Where, convert: Callable[[Page], pa.Table], splits: int = _SPLITS
+        self, query: Query, where: QueryScope, convert: Callable[[Page], pa.Table], splits: int = _SPLITS
     ) -> tuple[list[pa.Table], int]:
         """Read a query, in ever smaller parts where the data moves faster than its pages come.
 
@@ -179,7 +179,7 @@ class AzureReader:
             if len(subscriptions) > 1:
                 middle = len(subscriptions) // 2
                 halves = subscriptions[:middle], subscriptions[middle:]
-                smaller = [(query, Where(subscriptions=half)) for half in halves]
+                smaller = [(query, QueryScope(subscriptions=half)) for half in halves]
             elif splits > 0:
                 splits -= 1
                 number = max(2, math.ceil(error.pages * _PARTS_OF_A_PAGE))
@@ -208,7 +208,7 @@ class AzureReader:
         return observed_row(current, extra_columns=self.scope.extra_columns, change=change)
 
 
-def _in_threads(task: Callable[[Query, Where], R], work: Sequence[tuple[Query, Where]]) -> list[R]:
+def _in_threads(task: Callable[[Query, QueryScope], R], work: Sequence[tuple[Query, QueryScope]]) -> list[R]:
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         return list(pool.map(lambda item: task(*item), work))
 

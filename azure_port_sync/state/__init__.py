@@ -1,5 +1,5 @@
 """What the sync remembers between runs: one SQL database, SQLite or Postgres, reached only through `StateStore`."""
 
-from azure_port_sync.state.store import Comparison, Refill, StateStore
+from azure_port_sync.state.store import Comparison, LedgerRebuild, StateStore
 
-__all__ = ["Comparison", "Refill", "StateStore"]
+__all__ = ["Comparison", "LedgerRebuild", "StateStore"]

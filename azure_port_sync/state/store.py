@@ -17,13 +17,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from azure_port_sync.core.decisions import DELETE_RECORD, FOUND, SENDING, SETTLED, LedgerEntry
+from azure_port_sync.core.errors import StateError
+from azure_port_sync.core.plan import Plan, TargetState
+from azure_port_sync.core.request import Mode
+from azure_port_sync.core.rows import Kind, Operation, records
+from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
-from azure_port_sync.sync.decisions import DELETE_RECORD, FOUND, SENDING, SETTLED, Known
-from azure_port_sync.sync.errors import StateError
-from azure_port_sync.sync.planning import Plan, TargetState
-from azure_port_sync.sync.request import Mode
-from azure_port_sync.sync.rows import Kind, Operation, records
-from azure_port_sync.sync.subscriptions import Presence, Seen
 
 Row = Mapping[str, Any]
 
@@ -50,15 +50,15 @@ class Comparison:
     unchanged: int
 
     @property
-    def known(self) -> Iterator[Known]:
+    def known(self) -> Iterator[LedgerEntry]:
         """What is known of each, in their order; a few thousand at a time are Python objects."""
         for batch in self.facts.to_batches(max_chunksize=_CHUNK):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield Known(*values)
+                yield LedgerEntry(*values)
 
 
 @dataclass(frozen=True)
-class Refill:
+class LedgerRebuild:
     """What a rebuild of the ledger found: the entities that Port holds, those that it had lost, and those added."""
 
     held: int
@@ -201,7 +201,7 @@ class StateStore:
 
     # -- subscriptions and containers -------------------------------------------------------------------------------
 
-    def subscriptions(self, target: str) -> dict[str, Seen]:
+    def subscriptions(self, target: str) -> dict[str, SubscriptionState]:
         """What is remembered of the target's subscriptions, by their lower-case ids."""
         seen = t.subscription_seen
         query = sa.select(
@@ -209,11 +209,13 @@ class StateStore:
         ).join(t.target, t.target.c.target == seen.c.target)
         with self._transaction() as connection:
             rows = connection.execute(query.where(seen.c.target == target)).all()
-        return {id_: Seen(whole, bool(settled), missing_since) for id_, whole, settled, missing_since in rows}
+        return {
+            id_: SubscriptionState(whole, bool(settled), missing_since) for id_, whole, settled, missing_since in rows
+        }
 
-    def remember_subscriptions(self, plan: Plan, presence: Presence) -> None:
+    def remember_subscriptions(self, plan: Plan, presence: Subscriptions) -> None:
         """Record what a run sees of the subscriptions, and which of them it reads."""
-        read = presence.read if plan.settles else frozenset()
+        read = presence.read if plan.advances_watermark else frozenset()
         rows = [
             {
                 "target": plan.target,
@@ -224,7 +226,7 @@ class StateStore:
             }
             for id_, seen in presence.seen.items()
         ]
-        columns = ("whole", "missing_since", *(("read_by",) if plan.settles else ()))
+        columns = ("whole", "missing_since", *(("read_by",) if plan.advances_watermark else ()))
         seen_before = t.subscription_seen.c
         with self._transaction() as connection:
             self._upsert(connection, t.subscription_seen, rows, update=columns)
@@ -347,7 +349,7 @@ class StateStore:
                     known += connection.scalar(query) or 0
         return known
 
-    def refill(self, target: str, held: pd.DataFrame, now: datetime) -> Refill:
+    def refill(self, target: str, held: pd.DataFrame, now: datetime) -> LedgerRebuild:
         """Make the ledger what Port really holds; the next run has to be full, and tells all of it again.
 
         `held` has the identity columns. What the ledger knew of an entity beyond its existence is kept. All of it is
@@ -370,7 +372,7 @@ class StateStore:
                 .where(t.target.c.target == target)
                 .values(watermark=None, generation=t.target.c.generation + 1)
             )
-        return Refill(held=len(held), missing=missing, added=len(held) - (before - missing))
+        return LedgerRebuild(held=len(held), missing=missing, added=len(held) - (before - missing))
 
     # -- pending and tombstones -------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from azure_port_sync.showing import problems
+from azure_port_sync.defs.metadata import problems
 
 _NUMBERS = (
     "subscriptions",

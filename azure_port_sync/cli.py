@@ -1,0 +1,296 @@
+"""The launcher behind `make run` and `make dev`: your tenant where credentials are set, otherwise the sandbox.
+
+The sandbox and all that works on it run in a folder of their own with an environment built for them, because Dagster
+lets a `.env` in the working folder override what is exported, and a real credential must never reach the sandbox.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import requests
+from dotenv import dotenv_values
+
+from azure_port_sync.core.errors import SettingsError, SyncError
+from azure_port_sync.settings import Settings
+
+_MODULE = "azure_port_sync.definitions"
+_REAL_HOME = Path(".dagster_home")
+_SANDBOX_FOLDER = Path(".sandbox")
+_START_SECONDS = 60
+
+#: Either of them names a real Port.
+_A_PORT = ("PORT_WEBHOOK_INGEST_URL", "PORT_CLIENT_ID")
+#: Settings of a real tenant or a real Port: whoever sets one of them does not want the sandbox.
+_WITH_A_PORT = (
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "PORT_WEBHOOK_SECRET",
+    "PORT_CLIENT_SECRET",
+)
+#: What a process needs of the machine, and nothing of the person's credentials.
+_OF_THE_MACHINE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "SYSTEMROOT", "VIRTUAL_ENV")
+
+
+def main() -> int:
+    """Run the command; the exit status says whether all went well."""
+    parser = argparse.ArgumentParser(prog="python -m azure_port_sync", description=__doc__)
+    parser.add_argument("command", choices=("run", "dev"), help="run: sync once; dev: the Dagster UI and schedules")
+    command = parser.parse_args().command
+    # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
+    try:
+        place = _real_place(environment) if has_credentials(environment) else None
+        if command == "run":
+            return _run_for_real(place) if place else _run_on_sandbox()
+        return _dev_for_real(place) if place else _dev_on_sandbox()
+    except SyncError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def has_credentials(environment: Mapping[str, str]) -> bool:
+    """Whether a real Port is named; False means the sandbox.
+
+    Raises SettingsError where the settings are half there: a run on the sandbox would then hide the mistake.
+    """
+    given = {name for name in environment if environment[name].strip()}
+    if given.intersection(_A_PORT):
+        Settings.from_environment(environment)
+        return True
+    if half := sorted(given.intersection(_WITH_A_PORT)):
+        are, others = ("is", "the other") if len(half) == 1 else ("are", "the others")
+        raise SettingsError(
+            f"{', '.join(half)} {are} set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook "
+            f"(or PORT_CLIENT_ID and PORT_CLIENT_SECRET), or unset {others} to run on the sandbox."
+        )
+    return False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where Dagster runs: its working folder, its home and its environment."""
+
+    folder: Path
+    home: Path
+    environment: dict[str, str]
+
+
+def _place(folder: Path, home: Path, environment: Mapping[str, str]) -> Place:
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / "dagster.yaml"
+    if not link.is_symlink() and not link.exists():
+        link.symlink_to(Path("dagster.yaml").resolve())
+    quiet = {"PYTHONWARNINGS": "ignore", "DAGSTER_HOME": str(home.resolve()), "PYTHONUNBUFFERED": "1"}
+    return Place(folder, home.resolve(), {**environment, **quiet})
+
+
+def _real_place(environment: Mapping[str, str]) -> Place:
+    home = Path(environment.get("DAGSTER_HOME", "").strip() or _REAL_HOME)
+    return _place(Path.cwd(), home, environment)
+
+
+# -- make run -------------------------------------------------------------------------------------------------------
+
+
+def _run_for_real(place: Place) -> int:
+    print("Syncing once with the settings of this environment ...", flush=True)
+    ok = _sync(place)
+    print(_summary(place))
+    return 0 if ok else 1
+
+
+def _run_on_sandbox() -> int:
+    print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
+    with _sandbox() as sandbox:
+        print(f"The sandbox serves its catalog at {sandbox.url}\n\nFirst run ...", flush=True)
+        if not _sync(sandbox.place):
+            return 1
+        print(_summary(sandbox.place))
+        print("\nChanging the tenant ...")
+        for sentence in sandbox.ask("POST", "play"):
+            print(f"  {sentence}")
+        print("\nSecond run ...", flush=True)
+        if not _sync(sandbox.place):
+            return 1
+        print(_summary(sandbox.place))
+        return _compare(sandbox.ask("GET", "comparison"))
+
+
+def _sync(place: Place) -> bool:
+    """Run the job incremental_sync to its end, passing on what it says; whether it succeeded."""
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", _MODULE, "-j", "incremental_sync"]
+    with subprocess.Popen(
+        command, cwd=place.folder, env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line)
+            if " - INFO - incremental_sync - " in line or " - WARNING - incremental_sync - " in line:
+                print(f"  {line.rstrip().split(' - ', 6)[-1]}", flush=True)
+    if process.returncode:
+        print("".join(line for line in lines if " - DEBUG - " not in line), file=sys.stderr)
+    return process.returncode == 0
+
+
+def _summary(place: Place) -> str:
+    """The newest run in figures, from what its assets recorded."""
+    os.environ["DAGSTER_HOME"] = str(place.home)
+    with dg.DagsterInstance.get() as instance:
+        found = {
+            key: event.asset_materialization.metadata
+            for key in ("azure_change_set", "port_deliveries")
+            if (event := instance.get_latest_materialization_event(dg.AssetKey(key))) and event.asset_materialization
+        }
+    figures: list[dict[str, Any]] = [{name: value.value for name, value in one.items()} for one in found.values()]
+    changes, deliveries = figures
+    window = f"{_time(changes['window_start'])} to {_time(changes['window_end'])} UTC"
+    return "\n".join(
+        f"  {label:<14}{text}"
+        for label, text in (
+            ("window", f"{window} ({changes['window_minutes']:,} minutes)"),
+            ("mode", f"{changes['mode']}: {changes['mode_reason']}"),
+            ("subscriptions", f"{changes['subscriptions']:,}"),
+            ("groups", f"{changes['resource_groups']:,}, of which in scope {changes['resource_groups_in_scope']:,}"),
+            (
+                "read",
+                f"{changes['records_read']:,} change records, {changes['rows_read'] - changes['records_read']:,} rows",
+            ),
+            (
+                "decided",
+                f"{changes['upserts']:,} upserts, {changes['deletes']:,} deletes, {changes['unchanged']:,} unchanged",
+            ),
+            ("Port accepted", f"{deliveries['accepted']:,} in {deliveries['seconds']:,} s"),
+        )
+    )
+
+
+def _time(timestamp: Any) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(timestamp))
+
+
+def _compare(comparison: Mapping[str, Any]) -> int:
+    print(f"\n  {'blueprint':<24}{'Azure tenant':>14}{'Port catalog':>14}")
+    for blueprint, count in comparison["counts"].items():
+        print(f"  {blueprint:<24}{count['tenant']:>14,}{count['catalog']:>14,}")
+    if comparison["equal"]:
+        print("\nThe catalog equals the tenant.")
+        return 0
+    print("\nThe catalog differs from the tenant:", *comparison["sentences"][:20], sep="\n  ", file=sys.stderr)
+    return 1
+
+
+# -- make dev -------------------------------------------------------------------------------------------------------
+
+
+def _dev_for_real(place: Place) -> int:
+    return _dagster_dev(place, catalog=None)
+
+
+def _dev_on_sandbox() -> int:
+    print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
+    with _sandbox("--drift", "20") as sandbox:
+        sandbox.place.environment["INCREMENTAL_SYNC_CRON"] = "* * * * *"  # something to see without a long wait
+        return _dagster_dev(sandbox.place, catalog=sandbox.url)
+
+
+def _dagster_dev(place: Place, *, catalog: str | None) -> int:
+    """`dagster dev` on loopback until Ctrl-C; then wait until all of it has stopped."""
+    port = _free_port(3000)
+    workspace = str(Path("workspace.yaml").resolve())
+    command = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
+    print(f"\n  Dagster UI      http://127.0.0.1:{port}")
+    if catalog:
+        print(f"  Port's catalog  {catalog}")
+    print("\nThe schedules are on. Ctrl-C stops everything.\n", flush=True)
+    with _terminated_on_exit(subprocess.Popen(command, cwd=place.folder, env=place.environment)) as dagster:
+        return dagster.wait()
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port where it is free, otherwise any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# -- the sandbox ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sandbox:
+    url: str
+    place: Place
+
+    def ask(self, method: str, what: str) -> Any:
+        """One question to the sandbox's control API."""
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the machine has no business on loopback
+            answer = session.request(method, f"{self.url}/control/{what}", timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+
+@contextmanager
+def _sandbox(*options: str) -> Iterator[_Sandbox]:
+    """A sandbox in a process of its own, which ends with this one, whatever ends it."""
+    shutil.rmtree(_SANDBOX_FOLDER, ignore_errors=True)
+    _SANDBOX_FOLDER.mkdir()
+    folder = _SANDBOX_FOLDER.resolve()
+    machine = {name: os.environ[name] for name in _OF_THE_MACHINE if name in os.environ}
+    command = [sys.executable, "-m", "azure_port_sync.sandbox", "--folder", str(folder), "--stop-with-stdin", *options]
+    log = (folder / "sandbox.log").open("w")
+    process = subprocess.Popen(command, cwd=folder, env=machine, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    with log, _terminated_on_exit(process):
+        told = _wait_for(folder / "sandbox.json", process)
+        place = _place(folder, folder / "dagster_home", {**machine, **told["environment"]})
+        yield _Sandbox(told["url"], place)
+
+
+def _wait_for(announcement: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if announcement.exists():
+            told: dict[str, Any] = json.loads(announcement.read_text())
+            return told
+        time.sleep(0.1)
+    raise SyncError(f"The sandbox did not start; {announcement.parent / 'sandbox.log'} says why.")
+
+
+@contextmanager
+def _terminated_on_exit(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """See to it that a child is gone when this is: asked first, killed when it does not listen."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield process
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,148 @@
+"""Rows of Azure in, entities of the catalog out: identity, the `data` that Port is told, and its hash.
+
+`data` keeps the keys of the guide's script, so that its webhook mapping and anybody's own mapping read it
+unchanged. It is canonical JSON text (sorted keys, no spaces), because text is what is compared, stored and sent.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from azure_port_sync.core.identity import (
+    RESOURCE_GROUP_TYPE,
+    SUBSCRIPTION_TYPE,
+    containers_of,
+    escape,
+    port_identifier,
+)
+from azure_port_sync.core.rows import Kind
+
+#: Keys of `data` that do not say what the entity is: tags that belong to another entity, and a spelling that resource
+#: providers vary at will. An entity that differs only in them, or in how it last changed, is `unchanged`.
+_NOT_HASHED = frozenset({"rgTags", "id"})
+
+
+def canonical(data: Mapping[str, Any]) -> str:
+    """`data` as canonical JSON text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_hash(data: Mapping[str, Any]) -> str:
+    """128 bits over what Port shows of an entity."""
+    shown = {key: value for key, value in data.items() if key not in _NOT_HASHED}
+    return hashlib.blake2b(canonical(shown).encode(), digest_size=16).hexdigest()
+
+
+def kind_of(resource_type: str) -> Kind:
+    """The kind that a lower-case Azure type belongs to."""
+    if resource_type == SUBSCRIPTION_TYPE:
+        return Kind.SUBSCRIPTION
+    if resource_type == RESOURCE_GROUP_TYPE:
+        return Kind.RESOURCE_GROUP
+    return Kind.RESOURCE
+
+
+def identity(azure_id: str, resource_type: str, name: str | None) -> dict[str, Any]:
+    """The identity columns of an entity; a missing name is read from the end of its id."""
+    kind = kind_of(resource_type)
+    containers = containers_of(azure_id)
+    return {
+        "kind": kind,
+        "identifier": port_identifier(escape(azure_id)),
+        "azure_id": azure_id,
+        "type": resource_type,
+        "name": name or azure_id.rpartition("/")[2],
+        "subscription_id": containers.subscription_id,
+        "resource_group": containers.resource_group,
+    }
+
+
+def observed_row(
+    row: Mapping[str, Any],
+    *,
+    extra_columns: Sequence[str] = (),
+    change: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One observation of a row that Azure shows.
+
+    `row` has the keys ``id name type location tags inScope``, for resources also ``rgTags`` and one ``extra<n>`` per
+    extra column; `change` the keys ``changeType changeTime changedProperties``.
+    """
+    columns = identity(row["id"], row["type"].lower(), row["name"])
+    data: dict[str, Any] = {
+        **delete_data(columns),
+        "id": row["id"],
+        "sourceResourceId": row["id"].lower(),
+        "name": columns["name"],
+        "location": row["location"] or None,
+        "tags": row["tags"],
+    }
+    if columns["kind"] == Kind.RESOURCE:
+        data["rgTags"] = row["rgTags"]
+    for position, path in enumerate(extra_columns):
+        _set_path(data, path.split("."), row[f"extra{position}"])
+    return {
+        **columns,
+        "present": True,
+        "in_scope": bool(row["inScope"]),
+        "hash": content_hash(data),
+        "data": canonical(data),
+        **(_change_columns(change) if change is not None else {}),
+    }
+
+
+def observed_subscription(subscription_id: str, name: str) -> dict[str, Any]:
+    """One observation of a subscription that shows no row of its own, only some of its groups."""
+    row = {"id": f"/subscriptions/{subscription_id}", "name": name, "type": SUBSCRIPTION_TYPE, "location": None}
+    return observed_row({**row, "tags": None, "inScope": True})
+
+
+def observed_absence(azure_id: str, resource_type: str, change: Mapping[str, Any]) -> dict[str, Any]:
+    """One observation of a change record whose entity Azure shows no row for."""
+    return {
+        **identity(azure_id, resource_type, None),
+        "present": False,
+        "in_scope": False,
+        **_change_columns(change),
+    }
+
+
+def _change_columns(change: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "change_type": change["changeType"],
+        "change_time": parse_instant(change["changeTime"]),
+        "change": canonical(change),
+    }
+
+
+def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `data` that says who an entity is and where it lies; a delete carries nothing else."""
+    resource_id = escape(identity_columns["azure_id"])
+    if port_identifier(resource_id) != identity_columns["identifier"]:
+        resource_id = identity_columns["identifier"]  # found in Port and not told by us: its id is a guess
+    return {
+        "resourceId": resource_id,
+        "type": identity_columns["type"],
+        "subscriptionId": identity_columns["subscription_id"],
+        # Escaped like the identifier, so that the guide's relation meets the group.
+        "resourceGroup": escape(identity_columns["resource_group"]),
+    }
+
+
+def parse_instant(text: str) -> datetime:
+    """An instant as Azure writes it: 0 to 7 fractional digits, ``Z`` or an offset. Microseconds are kept.
+
+    Raises ValueError for a text that is none.
+    """
+    return datetime.fromisoformat(text)
+
+
+def _set_path(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            return  # a part of a column that was also asked for as a whole, and has no parts here
+    data[last] = value

@@ -1,0 +1,88 @@
+"""Which subscriptions are there, which are new to us, and which have vanished and are given time to come back.
+
+A subscription vanishes when it is deleted, but also when a role assignment lapses for an hour, and Azure shows no
+difference. So what vanished keeps its entities for a day, counted from the first run that missed it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+#: How long a subscription that vanished keeps its entities.
+GRACE = timedelta(hours=24)
+
+
+class SubscriptionState(NamedTuple):
+    """What is remembered of a subscription.
+
+    `whole`: its own row was shown, so that the identity may read all of it; a Reader on a group sees only the group.
+    `settled`: the last settled run read it. `missing_since`: the first run that missed it; None while it is shown.
+    """
+
+    whole: bool
+    settled: bool
+    missing_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Subscriptions:
+    """The subscriptions of a run. All ids are lower-case.
+
+    `seen` is to be remembered; `new` are shown now and have to be inventoried, because no settled run has read them
+    whole; `in_grace` have vanished, or are shown no longer whole, each with the instant until which absence in them
+    deletes nothing.
+    """
+
+    seen: dict[str, SubscriptionState]
+    new: frozenset[str]
+    in_grace: dict[str, datetime]
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Those of which a run that settles has read everything there is to read."""
+        return frozenset(
+            id_ for id_, seen in self.seen.items() if seen.missing_since is None and id_ not in self.in_grace
+        )
+
+
+def in_question(remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], now: datetime) -> list[str]:
+    """Those that may get grace: shown before, and not now, or not whole, and not given up long ago.
+
+    `shown` maps each id that is shown to whether it is whole.
+    """
+    return sorted(
+        id_ for id_, seen in remembered.items() if _is_lost(id_, seen, shown) and now - _since(seen, now) < GRACE
+    )
+
+
+def presence(
+    remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], *, given_up: Collection[str], now: datetime
+) -> Subscriptions:
+    """Compare what is shown now with what is remembered.
+
+    `given_up` are subscriptions that vanished because a setting leaves them out: they get no grace, and are forgotten.
+    """
+    seen = {id_: SubscriptionState(whole, settled=False) for id_, whole in shown.items()}
+    in_grace = {}
+    for id_, before in remembered.items():
+        if not _is_lost(id_, before, shown) or id_ in given_up:
+            if id_ in shown:
+                seen[id_] = SubscriptionState(shown[id_], before.settled)
+            continue
+        since = _since(before, now)
+        if now - since < GRACE:
+            in_grace[id_] = since + GRACE
+        if id_ in in_grace or id_ not in shown:
+            seen[id_] = before._replace(missing_since=since)
+    new = frozenset(id_ for id_ in shown if not seen[id_].settled or id_ in in_grace)
+    return Subscriptions(seen, new, in_grace)
+
+
+def _is_lost(id_: str, seen: SubscriptionState, shown: Mapping[str, bool]) -> bool:
+    return id_ not in shown or (seen.whole and not shown[id_])
+
+
+def _since(seen: SubscriptionState, now: datetime) -> datetime:
+    """Since when it is missed; a clock that has jumped back must not prolong the grace."""
+    return min(seen.missing_since or now, now)

@@ -1,0 +1,251 @@
+"""The sync assets: what Azure holds, what has to change, what Port was told.
+
+Each asset calls one step and shows what it found; its checks (checks.py) compare the counts.
+"""
+
+from collections.abc import Iterator
+from time import monotonic
+
+import dagster as dg
+import pandas as pd
+
+from azure_port_sync import __version__
+from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.decisions import Verdict
+from azure_port_sync.core.identity import target_name
+from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, Kind, concat
+from azure_port_sync.defs.checks import (
+    CHANGE_SET_CHECKS,
+    DELIVERY_CHECKS,
+    SNAPSHOT_CHECKS,
+    blocking_failures,
+    change_set_checks,
+    delivery_checks,
+    snapshot_check,
+)
+from azure_port_sync.defs.config import SyncConfig
+from azure_port_sync.defs.jobs import LATE, OWNERS
+from azure_port_sync.defs.metadata import (
+    column_schema,
+    findings_metadata,
+    flow_metadata,
+    kql,
+    lag_metadata,
+    links_metadata,
+    operations_metadata,
+    plan_metadata,
+    plan_tags,
+    quarantine_metadata,
+    report_metadata,
+    table,
+    user_facing_errors,
+)
+from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
+from azure_port_sync.engine.decide import ChangeSet, RunStats, decide_changes
+from azure_port_sync.engine.run import deliver_changes, read_snapshot
+
+_PROGRESS_SECONDS = 10.0
+
+
+# -- azure ----------------------------------------------------------------------------------------------------------
+
+
+@dg.multi_asset(
+    name="azure_snapshot",
+    group_name="azure",
+    outs={
+        "azure_subscriptions": dg.AssetOut(
+            description="Every Azure subscription that the identity can read, also one that shows only through its "
+            "resource groups. Read whole in every run, because a lost permission leaves no change record.",
+            kinds={"azure"},
+            owners=OWNERS,
+            code_version=__version__,
+            metadata={"dagster/column_schema": column_schema(OBSERVATION)},
+        ),
+        "azure_resource_groups": dg.AssetOut(
+            description="Every resource group of those subscriptions, and whether its tags put it in scope. Comparing "
+            "them with the ledger finds groups that were renamed, retagged, moved or deleted.",
+            kinds={"azure"},
+            owners=OWNERS,
+            code_version=__version__,
+            metadata={"dagster/column_schema": column_schema(OBSERVATION)},
+        ),
+    },
+    internal_asset_deps={
+        "azure_subscriptions": set(),
+        "azure_resource_groups": {dg.AssetKey("azure_subscriptions")},
+    },
+    check_specs=SNAPSHOT_CHECKS,
+)
+def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResource) -> Iterator[dg.MaterializeResult]:
+    with user_facing_errors():
+        for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
+            resource.check()
+        choice = port.choice
+        reading = read_snapshot(azure.reader)
+    kind = reading.frame["kind"]
+    subscriptions, groups = (reading.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
+    yield dg.MaterializeResult(
+        asset_key="azure_subscriptions",
+        value=subscriptions,
+        metadata={
+            "dagster/row_count": len(subscriptions),
+            "delivery": f"{choice.sink}: {choice.reason}",
+            **table(
+                "subscriptions",
+                _with_group_counts(subscriptions, groups),
+                ["name", "groups", "groups_in_scope", "subscription_id"],
+            ),
+            "queries": kql({"subscriptions and resource groups": reading.query}),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key="azure_resource_groups",
+        value=groups,
+        metadata={
+            "dagster/row_count": len(groups),
+            "in_scope": int(groups["in_scope"].sum()),
+            **table("resource_groups", groups, ["name", "in_scope", "subscription_id"]),
+        },
+        check_results=[snapshot_check(len(reading.frame) - reading.derived, reading.total_records)],
+    )
+
+
+def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    counts = groups.groupby("subscription_id")["in_scope"].agg(["size", "sum"])
+    ids = subscriptions["subscription_id"]
+    return subscriptions.assign(
+        groups=ids.map(counts["size"]).fillna(0).astype(int),
+        groups_in_scope=ids.map(counts["sum"]).fillna(0).astype(int),
+    ).sort_values("groups_in_scope", ascending=False)
+
+
+@dg.asset(
+    group_name="azure",
+    kinds={"azure", "pandas"},
+    owners=OWNERS,
+    code_version=__version__,
+    metadata={"dagster/column_schema": column_schema(CHANGE_SET)},
+    dagster_type=dg.PythonObjectDagsterType(ChangeSet),
+    output_required=False,  # a dry run makes none, so that there is nothing to deliver
+    description="What has to be told to Port: one upsert or delete per entity, decided from the change records since "
+    "the watermark (or from everything, in a full run) against the ledger of what Port was told before.",
+    check_specs=CHANGE_SET_CHECKS,
+)
+def azure_change_set(
+    context: dg.AssetExecutionContext,
+    config: SyncConfig,
+    azure_subscriptions: pd.DataFrame,
+    azure_resource_groups: pd.DataFrame,
+    azure: AzureResource,
+    port: PortResource,
+    state: StateResource,
+    clock: dg.ResourceParam[Clock],
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    with user_facing_errors():
+        change_set, findings = decide_changes(
+            azure.reader,
+            state.store,
+            clock,
+            target=target_name(azure.tenant(), port.destination),
+            run=context.run.run_id,
+            snapshot=concat([azure_subscriptions, azure_resource_groups], OBSERVATION),
+            request=config.request(),
+            change_window=azure.settings.change_window,
+            resend=not port.sink.verifies,
+            catalog=port.api,
+        )
+    plan, frame = change_set.plan, change_set.frame
+    context.instance.add_run_tags(context.run.run_id, plan_tags(plan))
+    context.log.info(_sentence(change_set, findings))
+    names = dict(zip(azure_subscriptions["subscription_id"], azure_subscriptions["name"], strict=True))
+    metadata = {
+        **plan_metadata(plan),
+        **findings_metadata(findings, frame),
+        "azure_requests": azure.reader.graph.usage.requests,
+        "azure_retries": azure.reader.graph.usage.retries,
+        "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
+        **operations_metadata(frame, names),
+        "queries": kql(findings.queries),
+        "target": plan.target,
+        "scope_fingerprint": plan.fingerprint,
+    }
+    checks = change_set_checks(findings, frame, plan)
+    for line in blocking_failures(checks):
+        context.log.error(line)
+    if plan.request.dry_run:
+        context.log_event(dg.AssetObservation("azure_change_set", description="Dry run", metadata=metadata))
+        yield from checks
+        return
+    yield dg.MaterializeResult(value=change_set, metadata=metadata, check_results=checks)
+
+
+def _sentence(change_set: ChangeSet, findings: RunStats) -> str:
+    plan, verdicts = change_set.plan, findings.verdicts
+    return (
+        f"{'Dry run, nothing is sent. ' if plan.request.dry_run else ''}"
+        f"{plan.mode.capitalize()} run over {plan.window}: {'; '.join(plan.reasons)}. "
+        f"{verdicts[Verdict.UPSERT]:,} upserts, {verdicts[Verdict.DELETE]:,} deletes, "
+        f"{verdicts[Verdict.UNCHANGED]:,} unchanged."
+    )
+
+
+# -- port -----------------------------------------------------------------------------------------------------------
+
+
+@dg.asset(
+    group_name="port",
+    kinds={"port"},
+    owners=OWNERS,
+    code_version=__version__,
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=LATE, warn_window=LATE / 2),
+    description="The change set, delivered to Port: deletes first, then upserts, containers before what is in them. "
+    "The watermark moves when every delivery is settled, and only then.",
+    check_specs=DELIVERY_CHECKS,
+)
+def port_deliveries(
+    context: dg.AssetExecutionContext,
+    azure_change_set: ChangeSet,
+    port: PortResource,
+    state: StateResource,
+    clock: dg.ResourceParam[Clock],
+) -> dg.MaterializeResult:
+    started = monotonic()
+    progress = _Progress(context.log, started)
+    with user_facing_errors():
+        sink, choice = port.sink, port.choice
+        report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
+    seconds = monotonic() - started
+    plan, frame = azure_change_set.plan, azure_change_set.frame
+    quarantined = state.store.quarantined(plan.target)
+    checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=LATE)
+    for line in blocking_failures(checks):
+        context.log.error(line)
+    return dg.MaterializeResult(
+        metadata={
+            "delivery": choice.sink,
+            "delivery_reason": choice.reason,
+            **report_metadata(report, seconds),
+            **flow_metadata(sink.flow),
+            **lag_metadata(frame, state.store.target_state(plan.target).watermark, clock.now()),
+            **quarantine_metadata(quarantined),
+            **links_metadata(frame, port.app),
+        },
+        check_results=checks,
+    )
+
+
+class _Progress:
+    """Logs how far a long delivery is, with its rate and the time left, every few seconds."""
+
+    def __init__(self, log: dg.DagsterLogManager, started: float) -> None:
+        self._log = log
+        self._started = self._last = started
+
+    def __call__(self, done: int, total: int) -> None:
+        now = monotonic()
+        if not done or now - self._last < _PROGRESS_SECONDS:
+            return
+        self._last = now
+        rate = done / (now - self._started)
+        self._log.info(f"{done:,} of {total:,} delivered, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left")

@@ -1,0 +1,104 @@
+"""The page docs/configuration.md, made from the code: `make docs` brings it up to date."""
+
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args
+
+import dagster as dg
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from azure_port_sync.defs.config import Backfill, Only, SyncConfig
+from azure_port_sync.defs.port_setup import SetupConfig
+from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
+from azure_port_sync.defs.retention import RetentionConfig
+from azure_port_sync.settings import Settings
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "configuration.md"
+
+_INTRODUCTION = """# Configuration
+
+Every setting and every field of the launchpad, with its default. `make docs` makes this page from the code.
+
+## Environment
+
+Settings come from the environment, or from a file `.env` in the folder that Dagster runs in. An empty variable is an
+unset one. A value that is wrong fails the run with one sentence and an example; nothing is read or sent before. Those
+marked *secret* are read from the environment only and are shown nowhere ([security.md](security.md)).
+
+"""
+
+_LAUNCHPAD = """
+## Launchpad
+
+A person may ask one run for more than the schedule does, below `ops` in the launchpad of a job:
+
+```yaml
+ops:
+  azure_change_set:
+    config:
+      mode: incremental
+      only: {resource_groups: ["web"]}
+```
+
+"""
+
+_RESOURCES = """
+## Resources
+
+Where one environment serves several deployments, the resources take the names of the variables to read instead; a
+secret is never a value here.
+
+"""
+
+_CLASSES: tuple[tuple[str, type[dg.Config]], ...] = (
+    ("`incremental_sync` and `full_sync`: `azure_change_set`", SyncConfig),
+    ("`only`", Only),
+    ("`backfill`", Backfill),
+    ("`port_setup`: `port_webhook`", SetupConfig),
+    ("`retention`: `delete_what_is_old`", RetentionConfig),
+)
+
+
+def configuration() -> str:
+    """The page as it must be."""
+    launchpad = "\n".join(f"### {title}\n\n{_table('field', config.model_fields)}" for title, config in _CLASSES)
+    resources = "\n".join(
+        f"### `{name}`\n\n{_table('field', resource.model_fields)}"
+        for name, resource in (("azure", AzureResource), ("port", PortResource), ("state", StateResource))
+    )
+    return _INTRODUCTION + _table("variable", Settings.model_fields) + _LAUNCHPAD + launchpad + _RESOURCES + resources
+
+
+def _table(first: str, fields: dict[str, FieldInfo]) -> str:
+    rows = [f"| {first} | default | meaning |", "|---|---|---|", *_rows(fields)]
+    return "\n".join(rows) + "\n"
+
+
+def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
+    for name, field in fields.items():
+        if field.description is None:  # what the code wires, and nobody configures
+            continue
+        default = _default(field)
+        example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
+        secret = " *Secret.*" if _is_secret(field.annotation) else ""
+        yield f"| `{name}` | {default} | {field.description}{example}{secret} |".replace("  ", " ")
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if isinstance(value, str | int | float) else ""
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or (isinstance(annotation, UnionType) and SecretStr in get_args(annotation))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(configuration(), encoding="utf-8")

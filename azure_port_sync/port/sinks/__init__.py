@@ -1,0 +1,52 @@
+"""The ways into Port: what each of them promises, and the events that it is given."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from azure_port_sync.core.rows import Operation
+from azure_port_sync.port.flow import Flow, StubbornError
+
+Row = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """Port refuses this for what it is."""
+
+
+#: What became of one operation: Port took it (None), refuses it, or goes on failing at it.
+Outcome = RefusedError | StubbornError | None
+
+
+class OutgoingEvent(NamedTuple):
+    """One operation, ready to be sent: the row of the change set, and the event that is made of it."""
+
+    row: Row
+    body: bytes
+
+
+class Sink(Protocol):
+    """A way into Port.
+
+    `verifies`: its answers say what became of each entity, not only that it was accepted. `max_bytes` bounds the
+    events of one request, and what a single event may have.
+    """
+
+    name: str
+    verifies: bool
+    max_bytes: int
+    flow: Flow
+
+    def close(self) -> None: ...
+
+    def max_batch_size(self, operation: Operation) -> int:
+        """How many operations one request takes."""
+        ...
+
+    def send(self, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
+        """Send these, all of one phase, and tell what became of each. `heartbeat` comes before each attempt.
+
+        Raises RefusedError when Port refuses the request and does not say for which of the events, StubbornError
+        when it goes on failing at it, TransientError when it takes nothing until the deadline, and PortError when
+        nothing at all can be delivered.
+        """
+        ...

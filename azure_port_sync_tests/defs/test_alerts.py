@@ -1,0 +1,294 @@
+"""One sentence when syncing starts to fail, one when it works again, and none in between."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from azure_port_sync.core import guard
+from azure_port_sync.definitions import definitions
+from azure_port_sync.defs.alerts import sync_alerts
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync_tests.conftest import Later
+from azure_port_sync_tests.e2e import test_jobs
+from azure_port_sync_tests.e2e.test_jobs import Operator
+
+operator, estate = test_jobs.operator, test_jobs.estate
+
+DOWN = Fault("azure", status=403, times=None)
+
+
+class Channel:
+    """Where alerts are posted to, as Slack and Teams take them; `status` is what it answers."""
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+        self.status = 200
+        channel = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(channel.status)
+                self.end_headers()
+                if channel.status == 200:
+                    channel.posted.append(body["text"])
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/a-secret-key"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Channel]:
+    opened = Channel()
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", opened.url)
+    yield opened
+    opened.close()
+
+
+class Sensor:
+    """The sensor as the daemon evaluates it, with the cursor that it left."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def tick(self, after: timedelta = timedelta(0)) -> str:
+        clock = Later(after)
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"clock": clock}) as context:
+            told = sync_alerts(context)
+            self.cursor = context.cursor
+        assert isinstance(told, dg.SkipReason)
+        return told.skip_message or ""
+
+
+@pytest.fixture
+def sensor(operator: Operator) -> Sensor:
+    return Sensor(operator.instance)
+
+
+def test_an_incident_is_told_once_and_its_end_once(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sync()
+    sensor.tick()
+    assert channel.posted == []
+
+    operator.sandbox.faults.add(DOWN)
+    for _ in range(3):
+        assert not operator.run().success
+        sensor.tick()
+        sensor.tick()
+    (told,) = channel.posted
+    assert told.startswith("azure_port_sync: incremental_sync fails")
+    assert "Azure refused the credentials" in told
+
+    operator.sandbox.faults.clear()
+    for _ in range(2):
+        operator.sync()
+        sensor.tick()
+    _, told = channel.posted
+    assert told.startswith("azure_port_sync: incremental_sync works again")
+
+
+def test_a_check_that_stopped_the_run_is_in_the_alert(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "FLOOR", 1)
+    operator.sync()
+    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+    operator.run()
+
+    sensor.tick()
+
+    (told,) = channel.posted
+    assert "deletes_within_guard" in told
+    assert "`allow_mass_delete: true`" in told
+    assert "subscriptions_present" not in told
+
+
+def test_a_post_that_fails_is_tried_again_and_shows_no_url(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sandbox.faults.add(DOWN)
+    operator.run()
+    channel.status = 500
+
+    with pytest.raises(dg.Failure, match="could not be posted to ALERT_WEBHOOK_URL: it answered 500") as failed:
+        sensor.tick()
+    assert "a-secret-key" not in str(failed.getrepr(chain=True))
+    channel.status = 200
+    sensor.tick()
+
+    assert len(channel.posted) == 1
+
+
+@pytest.mark.parametrize("config", [{"dry_run": True}, {"only": {"resource_groups": ["data"]}}], ids=str)
+def test_a_run_over_a_part_is_no_recovery(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, config: dict[str, Any]
+) -> None:
+    operator.sync()
+    operator.sandbox.faults.add(DOWN)
+    operator.run()
+    operator.sandbox.faults.clear()
+    assert operator.run(mode="incremental", **config).success
+
+    sensor.tick()
+
+    (told,) = channel.posted
+    assert "fails" in told
+
+
+def test_a_sync_that_has_died_unnoticed_is_told(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    """Dagster does not notice when the code server dies with its run, and all ticks wait for that run."""
+    operator.sync()
+    job = definitions(operator.clock).resolve_job_def("incremental_sync")
+    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    for minutes in (59, 61, 70):
+        sensor.tick(timedelta(minutes=minutes))
+    assert channel.posted == [], "it may be the first tick of a morning"
+
+    for _ in range(2):
+        sensor.tick(timedelta(minutes=77))
+
+    (told,) = channel.posted
+    assert "no sync has finished for 77 minutes" in told
+    assert f"Run {run.run_id[:8]} of incremental_sync is started and gives no sign of life" in told
+    operator.instance.report_run_canceled(run)
+    operator.sync()
+    sensor.tick()
+    assert "works again" in channel.posted[-1]
+
+
+def test_a_long_sync_that_lives_is_no_incident(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sync()
+    job = definitions(operator.clock).resolve_job_def("full_sync")
+    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    for minutes in range(60, 300, 20):
+        at = datetime.now(UTC) + timedelta(minutes=minutes)
+        line = f"{minutes * 1000} of 1,000,000 delivered"
+        entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
+            None, 20, line, run.run_id, at.timestamp(), job_name=run.job_name
+        )
+        operator.instance.handle_new_event(entry)
+        sensor.tick(timedelta(minutes=minutes + 5))
+
+    assert channel.posted == []
+
+
+def test_a_schedule_that_is_off_is_told_once(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sync()
+    for minutes in range(0, 300, 10):
+        sensor.tick(timedelta(minutes=minutes))
+
+    (told,) = channel.posted
+    assert "None is under way" in told
+
+
+def test_a_retention_that_fails_is_told_too(
+    operator: Operator, channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = definitions(operator.clock).resolve_job_def("retention")
+    with monkeypatch.context() as broken:
+        broken.setenv("AZURE_PORT_SYNC_STATE_URL", "oracle://x")
+        assert not job.execute_in_process(instance=operator.instance, raise_on_error=False).success
+    for _ in range(2):
+        sensor.tick()
+    assert job.execute_in_process(instance=operator.instance).success
+    sensor.tick()
+
+    fails, works = channel.posted
+    assert "retention fails" in fails
+    assert "AZURE_PORT_SYNC_STATE_URL names oracle" in fails
+    assert works == "azure_port_sync: retention works again."
+
+
+def test_a_mistake_in_the_launchpad_is_no_incident(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sync()
+    for config in (
+        {"only": {"resource_groups": ["wbe"]}},
+        {"reread": {"start": "yesterday", "end": "today"}},
+        {"dry_run": True, "rebuild_ledger": True},
+    ):
+        assert not operator.run(mode="incremental", **config).success
+        sensor.tick()
+
+    assert channel.posted == []
+
+
+def test_a_long_reason_is_cut(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teams takes 28 kB, and a channel that refuses the text would never be told."""
+    ids = [f"00000000-0000-4000-8000-{n:012d}" for n in range(900)]
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_IDS", json.dumps([*ids, estate["dev"]]))
+    assert not operator.run().success
+
+    sensor.tick()
+
+    (told,) = channel.posted
+    assert len(told) < 1500
+    assert "subscriptions_present: AZURE_SUBSCRIPTION_IDS names" in told
+
+
+def test_a_redirect_is_not_taken_for_told(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sandbox.faults.add(DOWN)
+    operator.run()
+    channel.status = 302
+
+    with pytest.raises(dg.Failure, match="it answered 302"):
+        sensor.tick()
+
+
+def test_a_run_that_dagster_tries_again_is_no_incident_yet(
+    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
+) -> None:
+    operator.sandbox.faults.add(DOWN)
+    failed = operator.run()
+    operator.instance.add_run_tags(failed.run_id, {"dagster/will_retry": "true"})
+    sensor.tick()
+    assert channel.posted == []
+    operator.run()
+    sensor.tick()
+    assert len(channel.posted) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("", "is not set"), ("http://example.com/key", "ALERT_WEBHOOK_URL is plain http")]
+)
+def test_without_a_good_address_nothing_is_posted(
+    operator: Operator, sensor: Sensor, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
+    if not url:
+        assert said in sensor.tick()
+        return
+    with pytest.raises(dg.Failure, match=said):
+        sensor.tick()

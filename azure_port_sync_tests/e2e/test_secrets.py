@@ -1,0 +1,94 @@
+"""Nothing that a run leaves behind shows a secret: not when all is well, and not when everything goes wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync_tests.e2e.test_processes import run
+from azure_port_sync_tests.support.daemon import MACHINE, ROOT
+
+_LEFT_IN_DAGSTER = """
+{
+  runsOrError { ... on Runs { results {
+    runId status runConfigYaml tags { key value }
+    eventConnection { events {
+      __typename
+      ... on MessageEvent { message }
+      ... on ErrorEvent { error { message stack errorChain { error { message stack } } } }
+      ... on MaterializationEvent { metadataEntries {
+        label
+        ... on TextMetadataEntry { text }
+        ... on MarkdownMetadataEntry { mdStr }
+        ... on JsonMetadataEntry { jsonString }
+        ... on TableMetadataEntry { table { records } }
+      } }
+      ... on AssetCheckEvaluationEvent { evaluation { description metadataEntries { label } } }
+    } }
+  } } }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as running:
+        yield running
+
+
+def test_no_secret_is_left_anywhere(sandbox: Sandbox, tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", tmp_path / "folder"
+    for one in (home, folder):
+        one.mkdir()
+    (home / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    webhook = {**sandbox.environment(), "DAGSTER_HOME": str(home)}
+    both = {**webhook, **sandbox.api_environment()}
+    api = {name: value for name, value in both.items() if not name.startswith("PORT_WEBHOOK")}
+    secrets = {
+        name: both[name]
+        for name in ("AZURE_CLIENT_SECRET", "PORT_WEBHOOK_INGEST_URL", "PORT_WEBHOOK_SECRET", "PORT_CLIENT_SECRET")
+    }
+    key = both["PORT_WEBHOOK_INGEST_URL"].rpartition("/")[2]
+    secrets["the webhook's key"] = key
+    said = []
+
+    def execute(job: str, environment: dict[str, str], *faults: Fault, fails: bool = False) -> None:
+        for fault in faults:
+            sandbox.faults.add(fault)
+        command = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", job)
+        done = run(*command, folder=folder, environment=environment)
+        sandbox.faults.clear()
+        assert (done.returncode != 0) == fails, done.stderr
+        said.append(done.stdout + done.stderr)
+
+    echoes, echoes_secret = ({"message": f"Cannot POST /{one}"} for one in (key, secrets["PORT_CLIENT_SECRET"]))
+    execute("full_sync", both, Fault("port", status=400, body=echoes, path=key))
+    sandbox.tenant.tag_resource(resource_id=sandbox.tenant.resources()[0]["id"], tags={"a": "change"})
+    execute("incremental_sync", webhook, Fault("port", status=401, body=echoes, times=None), fails=True)
+    execute("port_setup", both)
+    execute("full_sync", api, Fault("port", status=401, body=echoes_secret, path="token", times=None), fails=True)
+    command = ("-c", "from dagster_graphql.cli import main; main()", "-m", "azure_port_sync.definitions", "-t")
+    answer = folder / "answer.json"
+    subprocess.run(
+        [sys.executable, *command, _LEFT_IN_DAGSTER, "-o", str(answer)],
+        cwd=folder,
+        env={**MACHINE, **webhook},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(json.loads(answer.read_text())["data"]["runsOrError"]["results"]) == 4
+
+    secrets |= {f"token {number}": token for number, token in enumerate(sandbox.tokens())}
+    left = {f"output {number}": text.encode() for number, text in enumerate(said)}
+    left |= {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(secrets) > 6
+    assert any("state.sqlite" in name for name in left)
+    assert [
+        (what, where) for what, secret in secrets.items() for where, text in left.items() if secret.encode() in text
+    ] == []

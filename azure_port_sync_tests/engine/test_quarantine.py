@@ -1,0 +1,501 @@
+"""What Port does not take for what it is: put aside, shown, and told as soon as there is a reason to try it again."""
+
+import re
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from azure_port_sync.core.decisions import Verdict
+from azure_port_sync.core.errors import StateError
+from azure_port_sync.core.request import Mode, Request, Selection
+from azure_port_sync.core.rows import OBSERVATION, frame_of, records
+from azure_port_sync.defs import checks
+from azure_port_sync.engine import deliver, run
+from azure_port_sync.port.api import PortApi
+from azure_port_sync.sandbox.compare import identifier_of
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.state import StateStore
+from azure_port_sync.state.store import LEASE
+from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.e2e import test_jobs
+from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks, recorded
+from azure_port_sync_tests.engine import test_histories
+from azure_port_sync_tests.engine.test_histories import TICK, World
+from azure_port_sync_tests.state import test_store
+
+world, api = test_histories.world, test_histories.api
+operator, estate = test_jobs.operator, test_jobs.estate
+postgres, url, either_store = test_store.postgres, test_store.url, test_store.store
+
+SITES = "microsoft.web/sites"
+POISON = {"poison": "yes"}
+DELETES = '"operation":"delete"'
+RESOURCES = "azureCloudResources"
+
+
+def _refusing(world: World, what: str = '"poison":"yes"') -> Fault:
+    """Port refuses every event that holds this text; the fault counts them. (By default a tag that has the value.)"""
+    fault = Fault("port", status=400, body={"message": "no"}, in_body=what, times=None)
+    world.sandbox.faults.add(fault)
+    return fault
+
+
+def _quarantine(world: World) -> dict[str, dict[str, Any]]:
+    """What is in quarantine, by name."""
+    return {row["azure_id"].rpartition("/")[2]: row for row in records(world.store.quarantined("t"))}
+
+
+def _titles(world: World) -> set[str]:
+    return {entity["title"] for entity in world.sandbox.held()[RESOURCES].values()}
+
+
+def _settles(world: World, mode: Mode = Mode.INCREMENTAL, **more: Any) -> run.Outcome:
+    outcome = world.tick(mode, **more)
+    assert (outcome.report.error, outcome.report.unsettled) == (None, 0)
+    assert world.store.target_state("t").watermark == outcome.plan.window.end
+    return outcome
+
+
+def _agrees(world: World, **more: Any) -> None:
+    """A full run settles, and the ledger holds what was found or is held back."""
+    world.clock.sleep(TICK)
+    world.runs += 1
+    change_set, _ = world.decide(Request(Mode.FULL, **more), run=str(world.runs))
+    report = run.deliver_changes(change_set, world.sink, world.store, world.clock)
+    assert report.unsettled == 0
+    state: Any = SimpleNamespace(store=world.store)
+    told = checks._ledger_check(change_set, report, state)
+    assert told.passed, told.description
+
+
+# -- each way in, and the ways out -----------------------------------------------------------------------------------
+
+LONG = "(" * 320  # each of them three characters in an identifier
+
+Way = Callable[[World], str]
+
+
+def _refused(world: World) -> str:
+    _refusing(world)
+    return world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+
+
+def _too_large(world: World) -> str:
+    return world.tenant.create_resource(world.group, SITES, "bad", tags={"t": "x" * 600_000})
+
+
+def _too_long(world: World) -> str:
+    return world.tenant.create_resource(world.group, SITES, f"bad{LONG}")
+
+
+def _colliding(world: World) -> str:
+    """With a resource that was told before."""
+    world.tenant.create_resource(world.group, SITES, "b ad")
+    _settles(world)
+    return world.tenant.create_resource(world.group, SITES, "b_ad")
+
+
+WAYS: dict[str, tuple[Way, str]] = {
+    "refused": (_refused, "Port answered 400.*no"),
+    "too large": (_too_large, r"the event has 600,\d{3} bytes; Port takes 524,288"),
+    "too long": (_too_long, "does not take its identifier: it has more than 1000 characters"),
+    "colliding": (_colliding, "its identifier in Port is that of /subscriptions/.*/b ad, because"),
+}
+ways = pytest.mark.parametrize("way", WAYS)
+
+
+def _with_one(world: World, way: str) -> tuple[str, str]:
+    """A world whose quarantine holds one resource: its id and its name."""
+    world.begin()
+    resource = WAYS[way][0](world)
+    name = resource.rpartition("/")[2]
+    _settles(world)
+    assert _quarantine(world).keys() == {name}
+    return resource, name
+
+
+@ways
+def test_what_port_does_not_take_is_put_aside_and_not_tried_again_by_itself(world: World, way: str) -> None:
+    resource, name = _with_one(world, way)
+    row = _quarantine(world)[name]
+    assert re.search(WAYS[way][1], row["reason"])
+    assert (row["azure_id"], row["identifier"]) == (resource, identifier_of(resource))
+    assert row["first_at"] == row["last_at"] == world.clock.now()
+    assert {"x1", "x2"} <= _titles(world)
+    assert name not in _titles(world)
+
+    tried = [fault.fired for fault in world.sandbox.faults]
+    assert _settles(world).report.refused == []
+    assert world.tick(only=Selection.of(resource_groups=["web"])).report.refused == []
+    _agrees(world, force=True)
+    assert [fault.fired for fault in world.sandbox.faults] == tried
+    after = _quarantine(world)[name]
+    assert {**after, "last_at": None} == {**row, "last_at": None}
+
+
+def test_changed_content_is_tried_and_success_takes_it_out(world: World) -> None:
+    resource, name = _with_one(world, "refused")
+    world.tenant.tag_resource(resource, {"fine": "yes"})
+    assert _settles(world).report.accepted == {"upsert": 1}
+    assert _quarantine(world) == {}
+    assert name in _titles(world)
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_changed_content_that_port_refuses_too_is_counted(world: World) -> None:
+    resource, name = _with_one(world, "refused")
+    first = _quarantine(world)[name]
+    world.tenant.tag_resource(resource, {**POISON, "more": "yes"})
+    _settles(world)
+    again = _quarantine(world)[name]
+    assert (again["attempts"], again["first_at"]) == (2, first["first_at"])
+    assert again["last_at"] == world.clock.now()
+    assert again["hash"] != first["hash"]
+    assert '"more"' in again["payload"]
+    _agrees(world)
+
+
+@pytest.mark.parametrize("way", ["refused", "too long", "colliding"])
+def test_a_deleted_entity_leaves_quarantine(world: World, way: str) -> None:
+    resource, _ = _with_one(world, way)
+    world.tenant.delete_resource(resource)
+    _settles(world)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+@pytest.mark.parametrize("way", ["refused", "too long"])
+def test_an_entity_out_of_scope_leaves_quarantine(world: World, way: str) -> None:
+    """At the latest in a full run: nothing tells of what was never told."""
+    world.include = {"env": "p"}
+    world.begin({"env": "p"})
+    WAYS[way][0](world)
+    _settles(world)
+    assert len(_quarantine(world)) == 1
+    world.tenant.retag_group(world.group, {"env": "d"})
+    _settles(world)
+    _agrees(world)
+    assert _quarantine(world) == {}
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+def test_a_person_can_have_it_tried_again(world: World, mode: Mode) -> None:
+    """The reason lay in Port, so nothing changes in Azure."""
+    _, name = _with_one(world, "refused")
+    world.clock.sleep(timedelta(days=1).total_seconds())  # its record is long past
+    _settles(world)
+    assert _settles(world, mode, retry_quarantined=True).report.refused
+    assert _quarantine(world)[name]["attempts"] == 2
+    world.sandbox.faults.clear()
+    assert _settles(world, mode, retry_quarantined=True).report.accepted["upsert"] >= 1
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+    _agrees(world)
+
+
+def test_a_refused_group_is_tried_again_with_what_is_in_it(world: World) -> None:
+    world.begin()
+    fault = _refusing(world)
+    group = world.tenant.add_group(world.subscription, "bad", "westeurope", POISON)
+    world.tenant.create_resource(group, SITES, "within", tags=POISON)
+    _settles(world)
+    _settles(world)
+    assert (set(_quarantine(world)), fault.fired) == ({"bad", "within"}, 2)
+    _agrees(world)
+    world.sandbox.faults.clear()
+    assert _settles(world, retry_quarantined=True).report.accepted == {"upsert": 2}
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_trying_again_in_vain_what_is_gone_releases_it(world: World) -> None:
+    """Nothing told of the deletion of what lay in a group that Azure deleted."""
+    world.begin()
+    group = world.tenant.add_group(world.subscription, "other", "westeurope")
+    world.tenant.create_resource(group, SITES, f"bad{LONG}")
+    _settles(world)
+    world.tenant.delete_group(group)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    _settles(world, retry_quarantined=True)
+    assert _quarantine(world) == {}
+
+
+# -- deletes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def undeletable(world: World) -> World:
+    """A world where Port has refused to delete the resource "x1"."""
+    world.begin()
+    _refusing(world, DELETES)
+    world.tenant.delete_resource(world.one)
+    _settles(world)
+    row = _quarantine(world)["x1"]
+    assert (row["operation"], row["hash"], row["attempts"]) == ("delete", None, 1)
+    assert "x1" in _titles(world)
+    return world
+
+
+def test_a_refused_delete_is_not_tried_again_by_itself(undeletable: World) -> None:
+    world = undeletable
+    (fault,) = world.sandbox.faults
+    assert _settles(world).report.refused == []
+    _agrees(world)
+    assert (fault.fired, _quarantine(world)["x1"]["attempts"]) == (1, 1)
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+def test_a_person_can_have_a_delete_tried_again(undeletable: World, mode: Mode) -> None:
+    world = undeletable
+    world.sandbox.faults.clear()
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    assert _settles(world, mode, retry_quarantined=True).report.accepted["delete"] == 1
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_what_port_would_not_delete_is_told_when_it_comes_back(undeletable: World) -> None:
+    world = undeletable
+    world.clock.sleep(60)
+    world.tenant.recreate_resource(world.one)
+    _settles(world)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+# -- too much to be the entities' fault ------------------------------------------------------------------------------
+
+
+def _crowd(world: World, bad: Callable[[int], dict[str, Any]], count: int, good: int = 40) -> None:
+    world.tenant.create_resources(
+        [
+            *({"group_id": world.group, "type": SITES, **bad(n)} for n in range(count)),
+            *({"group_id": world.group, "type": SITES, "name": f"good{n}"} for n in range(good)),
+        ]
+    )
+
+
+BAD: dict[str, Callable[[int], dict[str, Any]]] = {
+    "refused": lambda n: {"name": f"bad{n}", "tags": POISON},
+    "too long": lambda n: {"name": f"bad{n}{LONG}"},
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: World, kind: str) -> None:
+    world.begin()
+    fault = _refusing(world)
+    watermark = world.store.target_state("t").watermark
+    _crowd(world, BAD[kind], 21)
+    outcome = world.tick()
+    assert "Port refused 21 of 61 deliveries" in str(outcome.report.error)
+    assert "check the blueprints and the webhook's mapping" in str(outcome.report.error)
+    assert outcome.report.unsettled > 0
+    assert _quarantine(world) == {}
+    assert world.store.target_state("t").watermark == watermark
+    assert fault.fired <= 21
+    world.sandbox.faults.clear()
+    if kind == "refused":
+        world.ends_right()
+
+
+def test_twenty_refusals_are_put_aside(world: World) -> None:
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 20)
+    assert len(_settles(world).report.refused) == len(_quarantine(world)) == 20
+    _agrees(world)
+
+
+def test_of_a_large_run_five_percent_are_put_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "_MAX_REFUSED", 2)
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 3, good=57)
+    assert len(_settles(world).report.refused) == len(_quarantine(world)) == 3
+
+
+# -- two ids in one identifier ---------------------------------------------------------------------------------------
+
+
+def test_the_second_of_two_ids_is_told_as_soon_as_the_first_is_gone(world: World) -> None:
+    world.begin()
+    spaced = world.tenant.create_resource(world.group, SITES, "a b")
+    _settles(world)
+    world.tenant.create_resource(world.group, SITES, "a_b")
+    _settles(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    world.tenant.delete_resource(spaced)
+    _settles(world)
+    assert "a_b" not in _titles(world)
+
+    outcome = _settles(world)
+
+    assert (outcome.plan.mode, outcome.report.accepted) == (Mode.INCREMENTAL, {"upsert": 1})
+    assert _quarantine(world) == {}
+    assert "a_b" in _titles(world)
+    _agrees(world)
+
+
+def test_a_full_run_finds_out_that_the_first_of_two_ids_is_gone(world: World) -> None:
+    """Its Delete record is long past, and its identifier was seen: that of the other one."""
+    world.begin()
+    spaced = world.tenant.create_resource(world.group, SITES, "a b")
+    _settles(world)
+    world.tenant.create_resource(world.group, SITES, "a_b")
+    _settles(world)
+    world.tenant.delete_resource(spaced)
+    world.clock.sleep(timedelta(days=20).total_seconds())
+    assert _settles(world).plan.mode is Mode.FULL
+    _settles(world)
+    assert _quarantine(world) == {}
+    assert _titles(world) == {"x1", "x2", "a_b"}
+
+
+def test_of_two_new_ids_in_one_identifier_one_is_told_and_the_other_named(world: World) -> None:
+    world.begin()
+    for name in ("a_b", "a b"):
+        world.tenant.create_resource(world.group, SITES, name)
+    _settles(world)
+    assert _titles(world) == {"x1", "x2", "a b"}
+    assert "/sites/a b, because Port takes no space" in _quarantine(world)["a_b"]["reason"]
+    _agrees(world)
+
+
+def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: World, api: PortApi, tmp_path: Path) -> None:
+    """Who begins with what Port holds guesses the ids of it; a run that was cut off then made one count for good."""
+    world.begin()
+    spaced = world.tenant.create_resource(world.group, SITES, "a b")
+    _settles(world)
+    held = world.sandbox.held()[RESOURCES][identifier_of(spaced)]
+    world.sandbox.put_entity(RESOURCES, identifier_of(spaced), "Mine", held["properties"], held["relations"])
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as world.store:
+        world.sandbox.faults.add(Fault("port", status=503, in_body='"a b"', times=None))
+        assert world.tick(catalog=api).report.unsettled
+        world.sandbox.faults.clear()
+
+        outcome = _settles(world)
+
+        assert outcome.findings.verdicts[Verdict.ID_CONFLICT] == 0
+        assert _quarantine(world) == {}
+        assert world.sandbox.compare().sentences() == []
+
+
+# -- in a job --------------------------------------------------------------------------------------------------------
+
+
+def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dict[str, str]) -> None:
+    tenant = operator.sandbox.tenant
+    tenant.create_resource(estate["lab"], SITES, "a b")
+    tenant.create_resource(estate["lab"], SITES, "a_b")
+    tenant.create_resource(estate["lab"], SITES, f"long{LONG}")
+    tenant.create_resource(estate["lab"], SITES, "bad", tags={**POISON, "large": "x" * 1000})
+    operator.sandbox.faults.add(Fault("port", status=422, body={"message": "no"}, in_body="poison", times=None))
+
+    result = operator.run("full_sync")
+
+    assert result.success
+    figures, checks = recorded(result), failed_checks(result)
+    assert (figures["in_quarantine"], figures["refused"], figures["accepted"]) == (3, 2, len(estate) + 1)
+    assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_older_ghosts"}
+    assert re.match(r"3 entities are in quarantine, the oldest since 2026-1.*: /subs", checks["quarantine_empty"])
+    table = {row.data["azure_id"].rpartition("/")[2]: row.data for row in figures["quarantine"].records}
+    assert {name: (row["operation"], row["attempts"]) for name, row in table.items()} == {
+        "a_b": (None, 0),
+        f"long{LONG}": ("upsert", 1),
+        "bad": ("upsert", 1),
+    }
+    assert all(len(row["payload"]) <= 300 and row["first"] == row["last"] for row in table.values())
+    assert "ledger_matches_inventory" not in failed_checks(operator.run("full_sync"))
+
+
+# -- the state store, SQLite and Postgres ----------------------------------------------------------------------------
+
+
+def _told(store: StateStore, target: str = "t") -> list[tuple[Any, ...]]:
+    rows = records(store.quarantined(target))
+    names = ("azure_id", "operation", "hash", "reason", "attempts")
+    return [tuple(None if pd.isna(row[name]) else row[name] for name in names) for row in rows]
+
+
+def _put(store: StateStore, *rows: dict[str, Any], reason: str = "no", target: str = "t", at: Any = NOW) -> None:
+    store.quarantine(test_store._claimed(store, target), [(row, reason) for row in rows], at)
+
+
+def test_a_refusal_is_remembered_and_counted(either_store: StateStore) -> None:
+    store, site = either_store, test_store._resource("Site")
+    later = NOW + timedelta(seconds=30)
+    _put(store, test_store._operation(site))
+    _put(
+        store,
+        test_store._operation({**site, "azure_id": site["azure_id"].upper()}, content="h2"),
+        reason="no!",
+        at=later,
+    )
+    (row,) = records(store.quarantined("t"))
+    assert (row["hash"], row["reason"], row["attempts"]) == ("h2", "no!", 2)
+    assert (row["first_at"], row["last_at"]) == (NOW, later)
+    assert (row["kind"], row["identifier"], row["type"], row["payload"]) == (
+        "resource",
+        site["identifier"],
+        site["type"],
+        "{}",
+    )
+    assert store.quarantined("another").empty
+
+
+def test_a_refused_delete_has_no_content(either_store: StateStore) -> None:
+    """Whatever a change set has in place of a hash."""
+    for nothing in (None, pd.NA, float("nan")):
+        site = test_store._resource(f"Site {nothing}")
+        _put(either_store, {**test_store._operation(site, "delete"), "hash": nothing})
+    assert [hash_ for _, _, hash_, _, _ in _told(either_store)] == [None] * 3
+
+
+def test_what_is_settled_is_no_longer_in_quarantine(either_store: StateStore) -> None:
+    store = either_store
+    one, two, gone = (test_store._operation(test_store._resource(name)) for name in ("one", "two", "gone"))
+    _put(store, one, two, gone)
+    test_store._tell(store, one, {**gone, "operation": "delete", "hash": None})
+    assert [azure_id.rpartition("/")[2] for azure_id, *_ in _told(store)] == ["two"]
+
+
+def test_two_ids_in_one_identifier_are_two_in_quarantine(either_store: StateStore) -> None:
+    store = either_store
+    _put(store, *[test_store._operation(test_store._resource(name)) for name in ("a b", "a_b")])
+    test_store._tell(store, test_store._operation(test_store._resource("a b")))
+    assert [azure_id.rpartition("/")[2] for azure_id, *_ in _told(store)] == ["a_b"]
+
+
+def test_facts_put_the_colliding_aside_and_release(either_store: StateStore) -> None:
+    store = either_store
+    one, two = test_store._resource("one"), test_store._resource("two")
+    _put(store, test_store._operation(two))
+    nothing = frame_of([], OBSERVATION)
+
+    def record(colliding: list[Any], released: list[tuple[str, str]]) -> None:
+        store.record_facts(
+            "t", pending=nothing, resolved=[], deleted=nothing, colliding=colliding, released=released, now=NOW
+        )
+
+    for _ in range(2):
+        record([(test_store._shown(one), "it is another's")], [])
+    assert (one["azure_id"], None, None, "it is another's", 0) in _told(store)
+    record([], [(two["kind"], two["azure_id"].upper())])
+    assert _told(store) == [(one["azure_id"], None, None, "it is another's", 0)]
+
+
+def test_a_run_that_lost_its_claim_puts_nothing_aside(either_store: StateStore) -> None:
+    store = either_store
+    plan = test_store._claimed(store)
+    assert store.claim(replace(plan, run="another"), NOW + LEASE) is None
+    with pytest.raises(StateError, match="taken this target over"):
+        store.quarantine(plan, [(test_store._operation(test_store._resource("x")), "no")], NOW + LEASE)
+    assert _told(store) == []

@@ -1,0 +1,152 @@
+"""The data model that `port_setup` brings into Port: it makes of our events what the guide's makes, also in batches."""
+
+import json
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import jq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
+from azure_port_sync.core.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.port import model
+from azure_port_sync.port.events import event_body
+from azure_port_sync.port.mapping import WebhookMapping
+from azure_port_sync.port.sink_selection import made
+from azure_port_sync.sandbox.shapes import check_blueprint, check_webhook
+
+GUIDE = files("azure_port_sync.sandbox") / "guide"
+GUIDES = WebhookMapping(json.loads((GUIDE / "webhook_mapping.json").read_text(encoding="utf-8")))
+OURS = WebhookMapping(model.webhook()["mappings"])
+SUBSCRIPTION = "/subscriptions/0B1F6471-1bf0-4dda-aec3-cb9272f09590"
+
+# Azure's names have no control characters; quotes, backslashes, braces and other scripts must all come through.
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12) | st.sampled_from(
+    ["Failure Anomalies - x", "a'b", 'a"b', "\\(.body)", "rg (old)", "naïve名", "a_b", "  ", "null", "$ENV.PATH"]
+)
+NAMES = TEXTS.map(lambda text: text.replace("/", "-"))
+TAGS = st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3)
+
+
+def _event_body(azure_id: str, resource_type: str, name: str, tags: Any, operation: str, location: str | None) -> str:
+    columns = identity(azure_id, resource_type, name)
+    if operation == "delete":
+        data = canonical(delete_data(columns))
+    else:
+        row = {"id": azure_id, "type": resource_type, "name": name, "location": location, "tags": tags}
+        data = observed_row({**row, "rgTags": tags, "inScope": True})["data"]
+    return event_body({**columns, "operation": operation, "data": data}).decode()
+
+
+@st.composite
+def _events(draw: st.DrawFn) -> str:
+    """An event of any kind and operation."""
+    group = f"{SUBSCRIPTION}/resourceGroups/{draw(NAMES)}"
+    ids = {
+        SUBSCRIPTION: SUBSCRIPTION_TYPE,
+        group: RESOURCE_GROUP_TYPE,
+        f"{group}/providers/Microsoft.Web/sites/{draw(NAMES)}": "Microsoft.Web/sites",
+    }
+    azure_id, resource_type = draw(st.sampled_from(list(ids.items())))
+    operation = draw(st.sampled_from(["upsert", "delete"]))
+    return _event_body(azure_id, resource_type.lower(), draw(NAMES), draw(TAGS), operation, draw(st.none() | TEXTS))
+
+
+@given(_events())
+def test_of_a_single_event_our_mapping_makes_what_the_guides_makes(body: str) -> None:
+    of_ours = made(OURS, body)
+    assert len(of_ours) == 1
+    assert of_ours == made(GUIDES, body)
+
+
+@given(st.lists(_events(), min_size=1, max_size=6))
+def test_of_a_batch_our_mapping_makes_what_the_guides_makes_of_its_events(events: list[str]) -> None:
+    of_batch = made(OURS, f'{{"items": [{", ".join(events)}]}}')
+    one_by_one = [record for body in events for record in made(GUIDES, body)]
+    assert _sorted(of_batch) == _sorted(one_by_one)
+
+
+def _sorted(records: list[tuple[str, str, Any]]) -> list[str]:
+    return sorted(json.dumps(record, sort_keys=True) for record in records)
+
+
+def test_of_a_batch_the_guides_mapping_makes_nothing() -> None:
+    """Port answers 202 all the same; this is why a batch may not go to it."""
+    body = _event_body(SUBSCRIPTION, SUBSCRIPTION_TYPE, "S", None, "upsert", None)
+    assert made(GUIDES, body)
+    assert made(GUIDES, f'{{"items": [{body}]}}') == []
+
+
+def test_a_resource_of_no_group_has_no_relation_to_one() -> None:
+    """The guide's mapping makes one to `/resourcegroups/`, which never exists, and Port's API would refuse that."""
+    body = _event_body(f"{SUBSCRIPTION}/providers/Microsoft.X/y/z", "microsoft.x/y", "z", None, "upsert", None)
+    ((_, _, record),) = made(OURS, body)
+    assert record["relations"] == {"resourceGroup": None}
+
+
+# -- its jq ----------------------------------------------------------------------------------------------------------
+
+#: All of jq that the mapping uses; each is in jq 1.6, 1.7 and 1.8 and means the same in all of them.
+ALLOWED = {"split", "join", "and", "if", "then", "else", "end", "null"}
+
+
+def _expressions(mapping: dict[str, Any]) -> Iterator[str]:
+    entity = mapping["entity"]
+    yield from (mapping["filter"], mapping["itemsToParse"], entity["identifier"])
+    yield from (entity[name] for name in ("title",) if name in entity)
+    for part in ("properties", "relations"):
+        yield from entity.get(part, {}).values()
+
+
+@pytest.mark.parametrize(
+    "expression", sorted({one for mapping in model.webhook()["mappings"] for one in _expressions(mapping)})
+)
+def test_every_expression_is_plain_jq_of_any_version(expression: str) -> None:
+    """Port's own rule for single quotes breaks many expressions, and it has run jq 1.6 as well as 1.7."""
+    assert "'" not in expression
+    jq.compile(expression)
+    without_texts = re.sub(r'"[^"]*"', '""', expression)
+    words = set(re.findall(r"(?<![.\w$])[a-z_]\w*", without_texts))
+    assert words <= ALLOWED
+    assert "$" not in without_texts
+    assert re.fullmatch(r"[\w\s.|()\[\];=+/\"]*", without_texts)
+
+
+# -- the files -------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_lie_in_the_package_and_fit_ports_specification() -> None:
+    folder = files("azure_port_sync.port.model")
+    for name in ("blueprints.json", "webhook.json"):
+        assert json.loads((folder / name).read_text(encoding="utf-8"))
+    for blueprint in model.blueprints():
+        check_blueprint(blueprint)
+    check_webhook(model.webhook())
+    assert "secret" not in model.webhook()["security"]  # the one in the file is for whoever pastes it
+
+
+def test_each_blueprint_comes_after_those_that_its_relations_lead_to() -> None:
+    seen: set[str] = set()
+    for blueprint in model.blueprints():
+        assert {relation["target"] for relation in blueprint["relations"].values()} <= seen
+        seen.add(blueprint["identifier"])
+
+
+def test_the_blueprints_are_those_of_the_guide() -> None:
+    guides = json.loads((GUIDE / "blueprints.json").read_text(encoding="utf-8"))
+
+    def shape(blueprints: list[dict[str, Any]]) -> dict[str, Any]:
+        return {one["identifier"]: (one["schema"], one["relations"]) for one in blueprints}
+
+    assert shape(model.blueprints()) == shape(guides)
+
+
+def test_what_is_read_can_be_changed_without_changing_the_model() -> None:
+    model.blueprints().clear()
+    model.webhook()["identifier"] = "another"
+    assert len(model.blueprints()) == 3
+    assert model.webhook()["identifier"] == "azure_port_sync"

@@ -1,0 +1,70 @@
+"""`dagster dev` at work, for the tests of what happens while nobody touches anything: schedules, sensors, retries."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+import pytest
+
+_T = TypeVar("_T")
+
+ROOT = Path(__file__).parent.parent.parent
+#: What a process needs of the machine.
+MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
+
+#: Bounds, in seconds, how long a run or a tick may take before a test counts as failed; nothing waits that long.
+PATIENCE = 240
+
+
+class Daemon:
+    """Webserver, daemon and code server, on a Dagster instance of their own below `folder`, and that instance."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, port: int = 0) -> None:
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            (home / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("DAGSTER_HOME", str(home))
+            self.instance = dg.DagsterInstance.get()
+        # Its databases are made once, not by two processes at a time.
+        self.instance.get_runs(limit=1)
+        self.instance.get_asset_keys()
+        self.instance.all_instigator_state()
+        self._log = folder / "dagster.log"
+        command = ["dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=folder,
+                env={**MACHINE, **environment, "DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # Where these tests run in the background, a shell has told them to ignore it.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def close(self) -> None:
+        """Stop all of it, as Ctrl-C in its terminal does."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.wait(PATIENCE)
+        self.instance.dispose()
+
+    def wait_for(self, look: Callable[[], _T | None]) -> _T:
+        """What `look` finds, once it finds something."""
+        for _ in range(PATIENCE * 2):
+            if found := look():
+                return found
+            assert self._process.poll() is None, self._log.read_text()
+            try:
+                self._process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"nothing was found in {PATIENCE} seconds: {self._log.read_text()[-5000:]}")
