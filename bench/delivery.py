@@ -56,7 +56,9 @@ def main() -> None:
     if options.way:
         _deliver(options.way, options.upserts)
         return
-    print(f"{options.upserts:,} upserts of resources, {len(event_body(_row(0))):,} bytes an event")
+    print(
+        f"{options.upserts:,} upserts of resources, {len(event_body('upsert', _row(0)['kind'], _row(0)['data'])):,} bytes an event"
+    )
     plain = 0.0
     for way in _WAYS:
         with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
@@ -99,7 +101,7 @@ def _plain_loop(change_set: pd.DataFrame) -> tuple[float, int]:
     url, secret = os.environ["PORT_WEBHOOK_INGEST_URL"], os.environ["PORT_WEBHOOK_SECRET"].encode()
 
     def send(row: dict[str, Any]) -> None:
-        body = event_body(row)
+        body = event_body("upsert", row["kind"], row["data"])
         signature = SIGNATURE_PREFIX + hmac.new(secret, body, hashlib.sha256).hexdigest()
         headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
         session.post(url, data=body, headers=headers, timeout=60).raise_for_status()

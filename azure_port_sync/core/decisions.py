@@ -19,7 +19,16 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import canonical, delete_data
-from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, Kind, Operation, frame_of, records
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import (
+    CHANGE_SET,
+    OBSERVATION,
+    ChangeSetRow,
+    Operation,
+    change_set_rows,
+    frame_of,
+    records,
+)
 
 DELETE_RECORD = "Delete"
 
@@ -164,7 +173,7 @@ class Decisions:
 
     change_set: pd.DataFrame
     pending: pd.DataFrame
-    colliding: list[tuple[dict[str, Any], str]]  # that exist and whose identifier is another's, each with whose
+    colliding: list[tuple[ChangeSetRow, str]]  # that exist and whose identifier is another's, each with whose
     unresolved: pd.DataFrame  # of which something is left to tell, and nothing in the change set
     deleted_for_scope: pd.DataFrame  # resources that exist and are deleted because they are out of scope
     verdicts: dict[Verdict, int]
@@ -294,12 +303,12 @@ def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> lis
 
 def _with_owners(
     colliding: pd.DataFrame, upserts: pd.DataFrame, owners: Mapping[str, str]
-) -> list[tuple[dict[str, Any], str]]:
+) -> list[tuple[ChangeSetRow, str]]:
     """Each with whose identifier it has: that of an entity that Port was told of, or is told of in this run."""
     in_run = dict(zip(upserts["identifier"], upserts["azure_id"], strict=True)) if len(colliding) else {}
     return [
-        (row, owners.get(row["azure_id"]) or in_run.get(row["identifier"], "another entity"))
-        for row in records(colliding)
+        (row, owners.get(row.azure_id) or in_run.get(row.identifier, "another entity"))
+        for row in change_set_rows(colliding.assign(operation=str(Operation.UPSERT)))
     ]
 
 

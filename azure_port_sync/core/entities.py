@@ -10,14 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from azure_port_sync.core.identity import (
-    RESOURCE_GROUP_TYPE,
-    SUBSCRIPTION_TYPE,
-    containers_of,
-    escape,
-    port_identifier,
-)
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.identity import containers_of, escape, port_identifier
+from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE, Kind, kind_of
 
 #: Keys of `data` that do not say what the entity is: tags that belong to another entity, and a spelling that resource
 #: providers vary at will. An entity that differs only in them, or in how it last changed, is `unchanged`.
@@ -33,15 +27,6 @@ def content_hash(data: Mapping[str, Any]) -> str:
     """128 bits over what Port shows of an entity."""
     shown = {key: value for key, value in data.items() if key not in _NOT_HASHED}
     return hashlib.blake2b(canonical(shown).encode(), digest_size=16).hexdigest()
-
-
-def kind_of(resource_type: str) -> Kind:
-    """The kind that a lower-case Azure type belongs to."""
-    if resource_type == SUBSCRIPTION_TYPE:
-        return Kind.SUBSCRIPTION
-    if resource_type == RESOURCE_GROUP_TYPE:
-        return Kind.RESOURCE_GROUP
-    return Kind.RESOURCE
 
 
 def identity(azure_id: str, resource_type: str, name: str | None) -> dict[str, Any]:

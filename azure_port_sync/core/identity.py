@@ -12,9 +12,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-SUBSCRIPTION_TYPE = "microsoft.resources/subscriptions"
-RESOURCE_GROUP_TYPE = "microsoft.resources/subscriptions/resourcegroups"
-
 #: Port's limit for an entity identifier (Port's OpenAPI specification).
 MAX_IDENTIFIER_LENGTH = 1000
 

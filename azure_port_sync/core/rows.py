@@ -7,18 +7,10 @@ them.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-
-
-class Kind(StrEnum):
-    """The three kinds of entity, named as the guide's blueprints think of them."""
-
-    SUBSCRIPTION = "subscription"
-    RESOURCE_GROUP = "resourceGroup"
-    RESOURCE = "resource"
 
 
 class Operation(StrEnum):
@@ -70,6 +62,33 @@ CHANGE_SET = pa.schema(
         _column("data", pa.string(), "what is told, as canonical JSON"),
     ]
 )
+
+
+class ChangeSetRow(NamedTuple):
+    """One decided operation: a row of CHANGE_SET, as far as it is sent and recorded.
+
+    `data` is canonical JSON text; `hash` is None for a delete.
+    """
+
+    operation: str
+    kind: str
+    identifier: str
+    azure_id: str
+    type: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    hash: str | None
+    data: str
+
+
+def change_set_rows(change_set: pd.DataFrame) -> list[ChangeSetRow]:
+    """Return the rows of a (part of a) change set, in its order."""
+    table = to_table(change_set, _SENT)
+    return list(map(ChangeSetRow._make, zip(*(column.to_pylist() for column in table.columns), strict=True)))
+
+
+_SENT = pa.schema([CHANGE_SET.field(name) for name in ChangeSetRow._fields])
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.identity import target_name
-from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, Kind, concat
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, concat
 from azure_port_sync.defs.checks import (
     CHANGE_SET_CHECKS,
     DELIVERY_CHECKS,

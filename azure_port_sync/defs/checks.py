@@ -15,9 +15,10 @@ from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.errors import SyncError
 from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
 from azure_port_sync.core.identity import illegal_identifiers
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode
-from azure_port_sync.core.rows import Kind, Operation
+from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.core.windows import RETENTION
 from azure_port_sync.defs.resources import PortResource, StateResource
 from azure_port_sync.engine.decide import ChangeSet, RunStats, subscription_blockers
@@ -364,7 +365,7 @@ def _port_check(
         return _result(name, passed=True, description="Only with PORT_CLIENT_ID and PORT_CLIENT_SECRET can it be told.")
     if change_set.plan.mode is not Mode.FULL or report.unsettled:
         return _result(name, passed=True, description="Only a full run that settled can tell.")
-    refused = {(row["kind"], row["identifier"]) for row, _ in report.refused}
+    refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
         told = state.store.ledger_counts(change_set.plan.target)
@@ -392,7 +393,7 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateRes
     store, target = state.store, change_set.plan.target
     rows = store.target_state(target).ledger_rows
     # The ledger keeps what was refused if Port may have an older version of it, also where it refused to delete it.
-    refused = pd.DataFrame([row for row, _ in report.refused], columns=change_set.frame.columns)
+    refused = pd.DataFrame([row for row, _ in report.refused], columns=list(ChangeSetRow._fields))
     untold = int((refused["operation"] == Operation.UPSERT).sum()) - store.known_among(target, refused)
     kept = change_set.kept - untold
     return _result(
@@ -433,7 +434,7 @@ def _settled_sentence(report: DeliveryReport) -> str:
         row, reason = report.failed[0]
         return (
             f"Port goes on failing at {len(report.failed):,} of {report.total:,} deliveries and takes the others; the "
-            f"first is {row['azure_id']}: {reason}. The watermark stays where it is; the next run tries them again."
+            f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
         )
     if report.quarantined:
         return (

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.errors import SyncError
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
-from azure_port_sync.core.rows import Kind, Operation, records
+from azure_port_sync.core.rows import Operation, records
 from azure_port_sync.defs.jobs import DRY_RUN_TAG, MODE_TAG
 from azure_port_sync.engine.decide import RunStats
 from azure_port_sync.engine.deliver import DeliveryReport
@@ -198,7 +199,7 @@ def _by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 def report_metadata(report: DeliveryReport, seconds: float) -> _Metadata:
     """Numbers to plot: what Port took, and how fast; a table of what it did not take."""
     rows = [
-        {"reason": reason, "operation": row["operation"], "azure_id": row["azure_id"]}
+        {"reason": reason, "operation": row.operation, "azure_id": row.azure_id}
         for row, reason in [*report.refused, *report.failed]
     ]
     refusals = table("refusals", pd.DataFrame(rows), ["reason", "operation", "azure_id"]) if rows else {}

@@ -24,14 +24,11 @@ from azure_port_sync.core.decisions import (
 from azure_port_sync.core.entities import identity, observed_subscription
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
-from azure_port_sync.core.identity import (
-    RESOURCE_GROUP_TYPE,
-    SUBSCRIPTION_TYPE,
-    azure_id_of,
-)
+from azure_port_sync.core.identity import azure_id_of
+from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
 from azure_port_sync.core.plan import Plan, plan
 from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.core.rows import OBSERVATION, Kind, Operation, concat, frame_of, records
+from azure_port_sync.core.rows import OBSERVATION, Operation, concat, frame_of, records
 from azure_port_sync.core.subscriptions import Subscriptions, in_question, presence
 from azure_port_sync.core.windows import Window
 from azure_port_sync.port.blueprints import BLUEPRINTS

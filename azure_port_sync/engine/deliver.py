@@ -16,15 +16,15 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import pandas as pd
-import pyarrow as pa
 
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.identity import illegal_identifiers
-from azure_port_sync.core.rows import CHANGE_SET, Kind, Operation, to_table
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.flow import StubbornError
-from azure_port_sync.port.sinks import Outcome, OutgoingEvent, RefusedError, Row, Sink
+from azure_port_sync.port.sinks import Outcome, OutgoingEvent, RefusedError, Sink
 from azure_port_sync.port.transport import TransientError
 
 logger = logging.getLogger(__name__)
@@ -42,20 +42,17 @@ _SETTLED_WITHIN_SECONDS = 1.0
 _MAX_REFUSED = 20
 _MAX_REFUSED_RATIO = 0.05
 
-#: What is sent and settled of a row of the change set.
-_ROW = pa.schema([field for field in CHANGE_SET if field.name != "change_time"])
-
 
 class Settlements(Protocol):
     """Where the progress of a delivery is recorded. Every verb raises StateError when another run has taken over."""
 
     def hold(self) -> None: ...
 
-    def begin_sending(self, rows: Sequence[Row]) -> None: ...
+    def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None: ...
 
-    def settle(self, rows: Sequence[Row]) -> None: ...
+    def settle(self, rows: Sequence[ChangeSetRow]) -> None: ...
 
-    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None: ...
+    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None: ...
 
 
 @dataclass
@@ -68,8 +65,8 @@ class DeliveryReport:
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
-    refused: list[tuple[Row, str]] = field(default_factory=list)
-    failed: list[tuple[Row, str]] = field(default_factory=list)
+    refused: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     unsent: int = 0
     quarantined: int = 0
     error: PortError | None = None
@@ -127,22 +124,22 @@ def deliver(
     return report
 
 
-def _groups(change_set: pd.DataFrame, sink: Sink) -> Iterator[list[Row]]:
+def _groups(change_set: pd.DataFrame, sink: Sink) -> Iterator[list[ChangeSetRow]]:
     """The operations phase by phase, in groups of one phase each, large enough to keep all threads busy."""
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
         size = _SENT_TOGETHER * min(sink.max_batch_size(operation), 5)
         for start in range(0, len(phase), size):
-            yield to_table(phase.iloc[start : start + size], _ROW).to_pylist()
+            yield change_set_rows(phase.iloc[start : start + size])
 
 
-def _fit(rows: Sequence[Row], sink: Sink, report: DeliveryReport) -> list[OutgoingEvent]:
+def _fit(rows: Sequence[ChangeSetRow], sink: Sink, report: DeliveryReport) -> list[OutgoingEvent]:
     """Those that can be sent at all; what Port would refuse for its identifier or its size is refused here."""
-    illegal = set(illegal_identifiers(row["identifier"] for row in rows))
+    illegal = set(illegal_identifiers(row.identifier for row in rows))
     events = []
     for row in rows:
-        event = OutgoingEvent(row, event_body(row))
-        if row["identifier"] in illegal:
+        event = OutgoingEvent(row, event_body(row.operation, row.kind, row.data))
+        if row.identifier in illegal:
             reason = "Port does not take its identifier: it has more than 1000 characters, or one that is illegal"
         elif len(event.body) > sink.max_bytes:
             reason = f"the event has {len(event.body):,} bytes; Port takes {sink.max_bytes:,}"
@@ -160,9 +157,7 @@ def _batches(events: Sequence[OutgoingEvent], sink: Sink) -> Iterator[list[Outgo
     size = 0
     for event in events:
         length = len(event.body) + 1  # and a comma
-        full = (
-            len(batch) == sink.max_batch_size(Operation(event.row["operation"])) or size + length > sink.max_bytes + 1
-        )
+        full = len(batch) == sink.max_batch_size(Operation(event.row.operation)) or size + length > sink.max_bytes + 1
         if batch and full:
             yield batch
             batch, size = [], 0
@@ -234,26 +229,26 @@ def _settle(
                 case RefusedError() | StubbornError():
                     report.failed.append((event.row, str(outcome)))
     settlements.settle(accepted)
-    report.accepted.update(str(row["operation"]) for row in accepted)
+    report.accepted.update(str(row.operation) for row in accepted)
 
 
-def _lacks_container(row: Row, report: DeliveryReport) -> bool:
+def _lacks_container(row: ChangeSetRow, report: DeliveryReport) -> bool:
     """Whether Port goes on failing at what holds this: to refuse it then says nothing about it."""
     return any(
-        row["operation"] == container["operation"] == Operation.UPSERT
-        and row["subscription_id"] == container["subscription_id"]
+        row.operation == container.operation == Operation.UPSERT
+        and row.subscription_id == container.subscription_id
         and (
-            (container["kind"] == Kind.SUBSCRIPTION and row["kind"] != Kind.SUBSCRIPTION)
-            or (container["kind"] == Kind.RESOURCE_GROUP and row["resource_group"] == container["resource_group"])
+            (container.kind == Kind.SUBSCRIPTION and row.kind != Kind.SUBSCRIPTION)
+            or (container.kind == Kind.RESOURCE_GROUP and row.resource_group == container.resource_group)
         )
         for container, _ in report.failed
     )
 
 
-def _refuse(row: Row, reason: str, report: DeliveryReport) -> None:
+def _refuse(row: ChangeSetRow, reason: str, report: DeliveryReport) -> None:
     report.refused.append((row, reason))
     if len(report.refused) <= _MAX_REFUSED:
-        logger.warning("Port refused %s %s: %s", row["operation"], row["identifier"], reason)
+        logger.warning("Port refused %s %s: %s", row.operation, row.identifier, reason)
     if report.refuses_too_much and report.error is None:
         report.error = PortError(
             f"Port refused {len(report.refused):,} of {report.total:,} deliveries, the last one saying: {reason}. So "

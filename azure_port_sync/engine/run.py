@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import AzureError, GuardError, StateError
 from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Request
-from azure_port_sync.core.rows import Kind, Operation, records
+from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
 from azure_port_sync.engine.decide import Catalog, ChangeSet, RunStats, decide_changes
 from azure_port_sync.engine.deliver import DeliveryReport, deliver
-from azure_port_sync.port.sinks import Row, Sink
+from azure_port_sync.port.sinks import Sink
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.state import StateStore
 from azure_port_sync.state.store import LEASE
@@ -85,17 +86,17 @@ class _Claim:
             if not LEASE / 2 < left <= LEASE:  # more than a lease is left when the clock has jumped back
                 self._until = self._store.renew(self._plan, now)
 
-    def begin_deleting(self, containers: Sequence[Row]) -> None:
+    def begin_deleting(self, containers: Sequence[ChangeSetRow]) -> None:
         """Write ahead that these containers go, and with them all that is in them."""
         self._store.begin_deleting_containers(self._plan, containers, self._clock.now())
 
-    def begin_sending(self, rows: Sequence[Row]) -> None:
+    def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None:
         self._store.begin_sending(self._plan, rows, self._clock.now())
 
-    def settle(self, rows: Sequence[Row]) -> None:
+    def settle(self, rows: Sequence[ChangeSetRow]) -> None:
         self._store.settle(self._plan, rows, self._clock.now())
 
-    def quarantine(self, refused: Sequence[tuple[Row, str]]) -> None:
+    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
         self._store.quarantine(self._plan, refused, self._clock.now())
 
 
@@ -129,7 +130,7 @@ def deliver_changes(
     with _claimed(store, clock, plan) as claim:
         _guard(change_set, store)
         gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
-        claim.begin_deleting(records(gone))
+        claim.begin_deleting(change_set_rows(gone))
         report = deliver(frame, sink, claim, progress=progress)
         if report.unsettled == 0 and plan.advances_watermark:
             store.finish(plan)

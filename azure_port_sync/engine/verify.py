@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.rows import Kind, Operation
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import Operation
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.port.events import event_body
@@ -85,7 +86,7 @@ def _differences(api: PortApi, mapping: WebhookMapping, row: Mapping[str, str]) 
 def _wanted(mapping: WebhookMapping, row: Mapping[str, str]) -> dict[str, Any]:
     """Title, properties and relations of the entity that the mapping makes of a row."""
     wanted: dict[str, Any] = {}
-    for target, _, record in made(mapping, event_body({**row, "operation": Operation.UPSERT}).decode()):
+    for target, _, record in made(mapping, event_body(Operation.UPSERT, row["kind"], row["data"]).decode()):
         if target == BLUEPRINTS[Kind(row["kind"])] and record["identifier"] == row["identifier"]:
             title = {"title": record["title"]} if "title" in record else {}
             wanted |= {**title, **record["properties"], **record["relations"]}

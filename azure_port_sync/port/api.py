@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import PortError
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.port.flow import Flow, StubbornError
 from azure_port_sync.port.transport import Response, TransientError, new_session, send_request

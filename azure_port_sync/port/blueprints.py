@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind
 
 BLUEPRINTS: Mapping[Kind, str] = MappingProxyType(
     {

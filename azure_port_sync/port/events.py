@@ -1,16 +1,12 @@
-"""A row of the change set as the event that a Port webhook takes.
+"""The event that a Port webhook takes, in the shape of the guide's script.
 
-Shape: ``{"operation": "upsert"|"delete", "type": "resource"|"resourceContainer", "data": {...}}``, as the guide's
-script sends it, so that a webhook that was set up by hand from the guide maps it unchanged.
+Shape: ``{"operation": "upsert"|"delete", "type": "resource"|"resourceContainer", "data": {...}}``, so that a webhook
+that was set up by hand from the guide maps it unchanged.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import KINDS, Kind
 
 
-def event_body(row: Mapping[str, Any]) -> bytes:
-    """The request body for one row of CHANGE_SET. Its `data` already is JSON text and goes in as it is."""
-    event_type = "resource" if row["kind"] == Kind.RESOURCE else "resourceContainer"
-    return f'{{"operation":"{row["operation"]}","type":"{event_type}","data":{row["data"]}}}'.encode()
+def event_body(operation: str, kind: str, data: str) -> bytes:
+    """Return the request body for one operation on an entity; `data` already is JSON text and goes in as it is."""
+    return f'{{"operation":"{operation}","type":"{KINDS[Kind(kind)].event_type}","data":{data}}}'.encode()

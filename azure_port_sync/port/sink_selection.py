@@ -6,7 +6,7 @@ each kind.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
 from azure_port_sync.core.errors import SettingsError
-from azure_port_sync.core.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.core.kinds import KINDS
+from azure_port_sync.core.rows import Operation
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.mapping import WebhookMapping
@@ -169,22 +170,13 @@ def _comparable(records: list[tuple[str, str, Json]]) -> list[str]:
 @cache
 def probes() -> tuple[str, ...]:
     """One event of each kind and operation."""
-    subscription = "/subscriptions/00000000-0000-4000-8000-000000000000"
-    group = f"{subscription}/resourceGroups/Some Group"
-    of_each_kind: Mapping[str, str] = {
-        subscription: SUBSCRIPTION_TYPE,
-        group: RESOURCE_GROUP_TYPE,
-        f"{group}/providers/Microsoft.Web/sites/Some Site": "microsoft.web/sites",
-    }
     events = []
-    for azure_id, resource_type in of_each_kind.items():
+    for kind, of_kind in KINDS.items():
+        azure_id = of_kind.example
         name = azure_id.rpartition("/")[2]
+        resource_type = of_kind.arm_type or "microsoft.web/sites"
         row = {"id": azure_id, "type": resource_type, "name": name, "location": "westeurope", "tags": {"a": "b"}}
-        columns = identity(azure_id, resource_type, name)
-        upsert = {**columns, "data": observed_row({**row, "rgTags": {}, "inScope": True})["data"]}
-        delete = {**columns, "data": canonical(delete_data(columns))}
-        events += [
-            event_body({**upsert, "operation": "upsert"}).decode(),
-            event_body({**delete, "operation": "delete"}).decode(),
-        ]
-    return tuple(events)
+        upsert = str(observed_row({**row, "rgTags": {}, "inScope": True})["data"])
+        delete = canonical(delete_data(identity(azure_id, resource_type, name)))
+        events += [event_body(Operation.UPSERT, kind, upsert), event_body(Operation.DELETE, kind, delete)]
+    return tuple(event.decode() for event in events)

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row, observed_subscription
-from azure_port_sync.core.identity import SUBSCRIPTION_TYPE
+from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE
 from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window

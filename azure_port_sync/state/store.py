@@ -5,7 +5,7 @@ What moves together is written in one transaction.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,13 +19,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from azure_port_sync.core.decisions import DELETE_RECORD, FOUND, SENDING, SETTLED, LedgerEntry
 from azure_port_sync.core.errors import StateError
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan, TargetState
 from azure_port_sync.core.request import Mode
-from azure_port_sync.core.rows import Kind, Operation, records
+from azure_port_sync.core.rows import ChangeSetRow, Operation, records
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
-
-Row = Mapping[str, Any]
 
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
 #: github.com/ansible-collections/azure, pull request 1994).
@@ -396,7 +395,7 @@ class StateStore:
         pending: pd.DataFrame,
         resolved: Sequence[str],
         deleted: pd.DataFrame,
-        colliding: Sequence[tuple[Row, str]],
+        colliding: Sequence[tuple[ChangeSetRow, str]],
         released: Sequence[tuple[str, str]],
         now: datetime,
     ) -> None:
@@ -450,7 +449,7 @@ class StateStore:
         query = sa.select(*names).where(t.quarantine.c.target == target)
         return self._frame(query.order_by(t.quarantine.c.first_at, t.quarantine.c.azure_id))
 
-    def quarantine(self, plan: Plan, refused: Sequence[tuple[Row, str]], now: datetime) -> None:
+    def quarantine(self, plan: Plan, refused: Sequence[tuple[ChangeSetRow, str]], now: datetime) -> None:
         """Record why Port does not take these operations: rows of a change set, each with its reason."""
         with self._transaction() as connection:
             self._renew(connection, plan, now)
@@ -460,14 +459,14 @@ class StateStore:
                     row,
                     reason,
                     now,
-                    operation=str(row["operation"]),
-                    hash=row["hash"] if row["operation"] == Operation.UPSERT else None,
+                    operation=str(row.operation),
+                    hash=row.hash if row.operation == Operation.UPSERT else None,
                     attempts=1,
                 )
                 for row, reason in refused
             ]
             self._put_in_quarantine(connection, rows)
-            self._forget(connection, t.pending, plan.target, [row["identifier"] for row, _ in refused])
+            self._forget(connection, t.pending, plan.target, [row.identifier for row, _ in refused])
 
     def _put_in_quarantine(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
         insert = self._insert(t.quarantine)
@@ -505,7 +504,7 @@ class StateStore:
                     .values(complete_after=plan.generation + 1)
                 )
 
-    def begin_deleting_containers(self, plan: Plan, containers: Sequence[Row], now: datetime) -> None:
+    def begin_deleting_containers(self, plan: Plan, containers: Sequence[ChangeSetRow], now: datetime) -> None:
         """Record, before anything is sent, that these containers are to go, and with them all that is in them.
 
         However far the run gets, none of it counts as unchanged any more, and a container that comes back is
@@ -519,11 +518,11 @@ class StateStore:
             for row in containers:
                 for gone in _gone_with(plan.target, row):
                     connection.execute(sa.update(t.ledger).where(gone).values(values))
-                if row["kind"] == Kind.SUBSCRIPTION:
-                    is_it = sa.and_(seen.c.target == plan.target, seen.c.subscription_id == row["subscription_id"])
+                if row.kind == Kind.SUBSCRIPTION:
+                    is_it = sa.and_(seen.c.target == plan.target, seen.c.subscription_id == row.subscription_id)
                     connection.execute(sa.update(seen).where(is_it).values(generation=None))
 
-    def begin_sending(self, plan: Plan, rows: Sequence[Row], now: datetime) -> None:
+    def begin_sending(self, plan: Plan, rows: Sequence[ChangeSetRow], now: datetime) -> None:
         """Record that these operations are about to reach Port; `rows` have the columns of CHANGE_SET.
 
         From here on none of them counts as unchanged, and a delete always reaches them.
@@ -531,7 +530,7 @@ class StateStore:
         values = [
             {
                 "target": plan.target,
-                **{name: row[name] for name in _IDENTITY},
+                **{name: getattr(row, name) for name in _IDENTITY},
                 "state": SENDING,
                 "complete_after": plan.generation,
                 "told_at": now,
@@ -543,7 +542,7 @@ class StateStore:
             # The id of what was only found in Port was a guess, and counts from here on.
             self._upsert(connection, t.ledger, values, update=(*_TOLD, "state", "told_at"))
 
-    def settle(self, plan: Plan, rows: Sequence[Row], now: datetime) -> None:
+    def settle(self, plan: Plan, rows: Sequence[ChangeSetRow], now: datetime) -> None:
         """Record in one transaction that Port took these operations; `rows` have the columns of CHANGE_SET.
 
         They have been begun before (`begin_sending`). Port deletes what depends on a deleted container, so the ledger
@@ -551,21 +550,21 @@ class StateStore:
         """
         with self._transaction() as connection:
             self._renew(connection, plan, now)
-            upserts = [row for row in rows if row["operation"] == Operation.UPSERT]
+            upserts = [row for row in rows if row.operation == Operation.UPSERT]
             if upserts:
                 mark = self._mark
                 connection.exec_driver_sql(
                     f"UPDATE ledger SET hash = {mark}, state = {mark} "  # noqa: S608  (no value in the text)
                     f"WHERE target = {mark} AND kind = {mark} AND identifier = {mark}",
-                    [(row["hash"], SETTLED, plan.target, row["kind"], row["identifier"]) for row in upserts],
+                    [(row.hash, SETTLED, plan.target, row.kind, row.identifier) for row in upserts],
                 )
             for row in rows:
-                if row["operation"] == Operation.DELETE:
+                if row.operation == Operation.DELETE:
                     for gone in _gone_with(plan.target, row):
                         connection.execute(sa.delete(t.ledger).where(gone))
-            self._forget(connection, t.pending, plan.target, [row["identifier"] for row in rows])
-            self._forget(connection, t.tombstone, plan.target, [row["identifier"] for row in upserts])
-            self._release(connection, plan.target, [(row["kind"], row["azure_id"]) for row in rows])
+            self._forget(connection, t.pending, plan.target, [row.identifier for row in rows])
+            self._forget(connection, t.tombstone, plan.target, [row.identifier for row in upserts])
+            self._release(connection, plan.target, [(row.kind, row.azure_id) for row in rows])
 
     # -- plumbing ---------------------------------------------------------------------------------------------------
 
@@ -699,19 +698,19 @@ def _same_entity(target: str) -> sa.ColumnElement[bool]:
     return sa.and_(ledger.c.target == target, ledger.c.kind == c.c.kind, ledger.c.identifier == c.c.identifier)
 
 
-def _gone_with(target: str, row: Row) -> list[sa.ColumnElement[bool]]:
+def _gone_with(target: str, row: ChangeSetRow) -> list[sa.ColumnElement[bool]]:
     """The ledger rows that a delete ends: the entity itself, and for a container all that is in it.
 
     One condition for each index that finds them.
     """
     ledger = t.ledger
-    itself = sa.and_(ledger.c.target == target, ledger.c.kind == row["kind"], ledger.c.identifier == row["identifier"])
-    within = sa.and_(ledger.c.target == target, ledger.c.subscription_id == row["subscription_id"])
-    match row["kind"]:
+    itself = sa.and_(ledger.c.target == target, ledger.c.kind == row.kind, ledger.c.identifier == row.identifier)
+    within = sa.and_(ledger.c.target == target, ledger.c.subscription_id == row.subscription_id)
+    match row.kind:
         case Kind.SUBSCRIPTION:
             return [itself, sa.and_(within, ledger.c.kind.in_((Kind.RESOURCE_GROUP, Kind.RESOURCE)))]
         case Kind.RESOURCE_GROUP:
-            in_group = ledger.c.resource_group == row["resource_group"]
+            in_group = ledger.c.resource_group == row.resource_group
             return [itself, sa.and_(within, ledger.c.kind == Kind.RESOURCE, in_group)]
         case _:
             return [itself]
@@ -722,13 +721,13 @@ def _digest(kind: str, azure_id: str) -> str:
     return hashlib.blake2b(f"{kind} {azure_id.lower()}".encode(), digest_size=16).hexdigest()
 
 
-def _refused(target: str, row: Row, reason: str, now: datetime, **more: Any) -> dict[str, Any]:
+def _refused(target: str, row: ChangeSetRow, reason: str, now: datetime, **more: Any) -> dict[str, Any]:
     """A row of the quarantine."""
     return {
         "target": target,
-        "entity": _digest(row["kind"], row["azure_id"]),
-        **{name: row[name] for name in ("kind", "identifier", "azure_id", "type")},
-        "payload": row["data"],
+        "entity": _digest(row.kind, row.azure_id),
+        **{name: getattr(row, name) for name in ("kind", "identifier", "azure_id", "type")},
+        "payload": row.data,
         "reason": reason,
         "first_at": now,
         "last_at": now,

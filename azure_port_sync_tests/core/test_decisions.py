@@ -22,7 +22,8 @@ from azure_port_sync.core.decisions import (
     decide_all,
 )
 from azure_port_sync.core.entities import identity, observed_absence, observed_row
-from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, Kind, frame_of, records, to_table
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, frame_of, records, to_table
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 EARLIER, LATER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)

@@ -13,12 +13,11 @@ from azure_port_sync.core.entities import (
     content_hash,
     delete_data,
     identity,
-    kind_of,
     observed_absence,
     observed_row,
     parse_instant,
 )
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind, kind_of
 
 _SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 _ID = f"/subscriptions/{_SUB}/resourceGroups/Web (old)/providers/Microsoft.Web/sites/Shop"

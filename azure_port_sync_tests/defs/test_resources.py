@@ -10,7 +10,7 @@ import pytest
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
 from azure_port_sync.core.errors import SettingsError
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource, _credential
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.sandbox.server import Sandbox

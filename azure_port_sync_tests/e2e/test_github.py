@@ -20,7 +20,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.definitions import defs
 from azure_port_sync.defs.config import SyncConfig
 from azure_port_sync.port.blueprints import BLUEPRINTS

@@ -19,9 +19,10 @@ from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
 from azure_port_sync.core.errors import PortError
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.core.rows import CHANGE_SET, Kind, Operation, frame_of, records
+from azure_port_sync.core.rows import CHANGE_SET, Operation, frame_of, records
 from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.deliver import DeliveryReport, deliver
 from azure_port_sync.port.api import PortApi

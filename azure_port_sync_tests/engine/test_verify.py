@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.core.rows import Kind
 from azure_port_sync.engine import run
 from azure_port_sync.engine.verify import PATIENCE, Verification, verify
 from azure_port_sync.port import model

@@ -11,7 +11,7 @@ import certifi
 import pytest
 
 from azure_port_sync.core.errors import PortError
-from azure_port_sync.core.rows import Kind
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.sandbox.faults import Fault

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
-from azure_port_sync.core.identity import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
 from azure_port_sync.port import model
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.mapping import WebhookMapping

@@ -1,12 +1,10 @@
 """The ways into Port: what each of them promises, and the events that it is given."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from azure_port_sync.core.rows import Operation
+from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.port.flow import Flow, StubbornError
-
-Row = dict[str, Any]
 
 
 class RefusedError(Exception):
@@ -20,7 +18,7 @@ Outcome = RefusedError | StubbornError | None
 class OutgoingEvent(NamedTuple):
     """One operation, ready to be sent: the row of the change set, and the event that is made of it."""
 
-    row: Row
+    row: ChangeSetRow
     body: bytes
 
 

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import PortError
-from azure_port_sync.core.rows import Kind, Operation
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import Operation
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi, parsed
 from azure_port_sync.port.blueprints import BLUEPRINTS
@@ -65,8 +66,8 @@ class ApiSink:
     def send(self, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
         """Write all, of one operation and kind, in one request. Raises RefusedError, or PortError for all there are."""
         first = events[0].row
-        blueprint = quote(BLUEPRINTS[Kind(first["kind"])], safe="")
-        if first["operation"] == Operation.DELETE:
+        blueprint = quote(BLUEPRINTS[Kind(first.kind)], safe="")
+        if first.operation == Operation.DELETE:
             return self._delete(blueprint, events, heartbeat)
         return self._upsert(blueprint, events, heartbeat)
 
@@ -111,7 +112,7 @@ class ApiSink:
 
     def _made(self, events: Sequence[OutgoingEvent]) -> list[Json]:
         items = b",".join(event.body for event in events).decode()
-        mapping = self._mappings[BLUEPRINTS[Kind(events[0].row["kind"])]]
+        mapping = self._mappings[BLUEPRINTS[Kind(events[0].row.kind)]]
         return [record for _, record in mapping.records(f'{{"body": {{"items": [{items}]}}}}')]
 
     def _bulk(self, blueprint: str, entities: Sequence[Json | None]) -> dict[int, Json]:
@@ -124,7 +125,7 @@ class ApiSink:
         return by_index
 
     def _delete(self, blueprint: str, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
-        identifiers = [event.row["identifier"] for event in events]
+        identifiers = [event.row.identifier for event in events]
         path = f"blueprints/{blueprint}/bulk/entities/delete?{_DELETE}"
         said = self.flow.call(lambda: self._ask(path, {"entities": identifiers}), heartbeat, together=len(events) > 1)
         gone = {one.get("identifier") if isinstance(one, dict) else one for one in said.get("deletedEntities") or []}
