@@ -10,18 +10,19 @@ from azure_port_sync.core.windows import OLDEST_WATERMARK, RETENTION, Window, ne
 
 @dataclass(frozen=True)
 class TargetState:
-    """What the store knows of a target before a run.
+    """What the store knows of a target before a run; as by default for one that no run has reached yet.
 
-    `generation` counts the settled runs: a ledger row of the current generation was told by a run that has not
-    settled. `full_runs` counts those of them that were full.
+    `watermark` is the end of the last window of which every delivery is confirmed, `fingerprint` that of the scope
+    which filled the ledger. `generation` counts the runs that have moved the watermark, `full_runs` those of them that
+    were full. `full_run_due`: a newer version of this project asks for one.
     """
 
-    watermark: datetime | None
-    fingerprint: str | None
-    generation: int
-    ledger_rows: int
+    watermark: datetime | None = None
+    fingerprint: str | None = None
+    generation: int = 0
+    ledger_rows: int = 0
     full_runs: int = 0
-    schema_is_current: bool = True
+    full_run_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Plan:
     @property
     def advances_watermark(self) -> bool:
         """Whether the watermark moves to the end of the window when all is delivered."""
-        return self.mode is not Mode.PARTIAL
+        return self.mode in (Mode.INCREMENTAL, Mode.FULL)
 
     @property
     def resends_all(self) -> bool:
-        """Whether what Port has been told already is delivered as well."""
-        return self.request.force or (bool(self.request.only) and self.request.backfill is None)
+        """Whether what Port has already is sent as well."""
+        return self.request.force or self.mode is Mode.PARTIAL
 
 
 def plan(
@@ -66,9 +67,13 @@ def plan(
     Raises SettingsError for a past window that Azure has no records of.
     """
     mode, reasons = _mode(request, reasons_for_full(state, fingerprint=fingerprint, now=now))
-    window = next_window(state.watermark, now, at_least=change_window)
-    if mode is Mode.PARTIAL:
-        window = _past(request.backfill, now) if request.backfill is not None else Window(now, now)
+    match mode:
+        case Mode.BACKFILL if request.backfill is not None:
+            window = _past(request.backfill, now)
+        case Mode.PARTIAL:
+            window = Window(now, now)
+        case _:
+            window = next_window(state.watermark, now, at_least=change_window)
     return Plan(
         target=target,
         run=run,
@@ -85,10 +90,11 @@ def plan(
 
 
 def _mode(request: Request, for_full: tuple[str, ...]) -> tuple[Mode, tuple[str, ...]]:
-    if request.is_partial:
-        asked = f"only {request.only}" if request.only else "all that is in scope"
-        how = "a past window was asked for again" if request.backfill else "a part was asked for again"
-        return Mode.PARTIAL, (f"{how}: {asked}; the watermark stays",)
+    if request.backfill is not None:
+        part = f"only {request.only}" if request.only else "all that is in scope"
+        return Mode.BACKFILL, (f"a past window is read again: {part}; the watermark stays",)
+    if request.only:
+        return Mode.PARTIAL, (f"a part is sent again: only {request.only}; the watermark stays",)
     if request.mode is Mode.FULL:
         return Mode.FULL, ("a full sync was asked for", *for_full)
     if for_full:
@@ -97,22 +103,19 @@ def _mode(request: Request, for_full: tuple[str, ...]) -> tuple[Mode, tuple[str,
 
 
 def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> tuple[str, ...]:
-    """Why change records are not enough; empty when they are."""
+    """Return why change records are not enough; nothing when they are."""
     if state.watermark is None:
-        filled = state.generation and state.ledger_rows
-        return ("the ledger was filled from what Port holds" if filled else "no run has settled for this target yet",)
-    reasons = []
-    if not state.schema_is_current:
-        reasons.append("the state was written by another version")
-    if state.ledger_rows == 0:
-        reasons.append("the ledger is empty")
-    if state.watermark > now:
-        reasons.append(f"the watermark {state.watermark:%Y-%m-%d %H:%M:%S} UTC lies in the future")
-    if now - state.watermark > OLDEST_WATERMARK:
-        reasons.append(f"the watermark is older than {OLDEST_WATERMARK.days} days")
-    if state.fingerprint != fingerprint:
-        reasons.append("the scope settings have changed")
-    return tuple(reasons)
+        imported = state.generation and state.ledger_rows
+        return ("the ledger was rebuilt from what Port holds" if imported else "this target has never been synced",)
+    age = now - state.watermark
+    reasons = (
+        (state.full_run_due, "this version asks for it"),
+        (state.ledger_rows == 0, "the ledger is empty"),
+        (state.watermark > now, f"the watermark {state.watermark:%Y-%m-%d %H:%M:%S} UTC lies in the future"),
+        (age > OLDEST_WATERMARK, f"the watermark is older than {OLDEST_WATERMARK.days} days"),
+        (state.fingerprint != fingerprint, "the scope settings have changed"),
+    )
+    return tuple(reason for applies, reason in reasons if applies)
 
 
 def _past(window: Window, now: datetime) -> Window:
@@ -120,7 +123,7 @@ def _past(window: Window, now: datetime) -> Window:
         raise SettingsError(
             f"The window {window} that `backfill` names cannot be read again: it must begin before it ends, end in the "
             f"past, and begin no earlier than {RETENTION.days} days ago, because Azure keeps change records no longer. "
-            f"Write e.g. reread: {{start: {now - timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}, "
+            f"Write e.g. backfill: {{start: {now - timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}, "
             f"end: {now:%Y-%m-%dT%H:%M:%SZ}}}."
         )
     return window

@@ -5,12 +5,12 @@ time and takes nothing away from the runs that do.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pandas as pd
 
-from azure_port_sync.core.guard import MAX_DELETE_RATIO
+from azure_port_sync.core import guard
 from azure_port_sync.core.windows import Window
 
 
@@ -20,6 +20,7 @@ class Mode(StrEnum):
     INCREMENTAL = "incremental"
     FULL = "full"
     PARTIAL = "partial"
+    BACKFILL = "backfill"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Request:
     mode: Mode = Mode.INCREMENTAL
     force: bool = False
     allow_mass_delete: bool = False
-    max_delete_ratio: float = MAX_DELETE_RATIO
+    max_delete_ratio: float = guard.MAX_DELETE_RATIO
+    min_guarded_deletes: int = field(default_factory=lambda: guard.MIN_DELETES)
     only: Selection = Selection()
     backfill: Window | None = None
     rebuild_ledger: bool = False

@@ -1,0 +1,1 @@
+"""All Dagster objects, thin: each calls the engine and shows what it found."""

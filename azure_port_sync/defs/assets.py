@@ -1,4 +1,4 @@
-"""The sync assets: what Azure holds, what has to change, what Port was told.
+"""The sync assets: what Azure holds, what has to change, what was delivered to Port.
 
 Each asset calls one step and shows what it found; its checks (checks.py) compare the counts.
 """
@@ -15,20 +15,13 @@ from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.identity import target_name
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, concat
-from azure_port_sync.defs.checks import (
-    CHANGE_SET_CHECKS,
-    DELIVERY_CHECKS,
-    SNAPSHOT_CHECKS,
-    blocking_failures,
-    change_set_checks,
-    delivery_checks,
-    snapshot_check,
-)
+from azure_port_sync.defs.change_set_checks import change_set_checks, snapshot_checks
+from azure_port_sync.defs.checks import CHANGE_SET_CHECKS, DELIVERY_CHECKS, SNAPSHOT_CHECKS, blocking_failures
 from azure_port_sync.defs.config import SyncConfig
+from azure_port_sync.defs.delivery_checks import delivery_checks
 from azure_port_sync.defs.jobs import LATE, OWNERS
 from azure_port_sync.defs.metadata import (
     column_schema,
-    findings_metadata,
     flow_metadata,
     kql,
     lag_metadata,
@@ -38,12 +31,15 @@ from azure_port_sync.defs.metadata import (
     plan_tags,
     quarantine_metadata,
     report_metadata,
+    stats_metadata,
     table,
     user_facing_errors,
 )
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
-from azure_port_sync.engine.decide import ChangeSet, RunStats, decide_changes
-from azure_port_sync.engine.run import deliver_changes, read_snapshot
+from azure_port_sync.engine.containers import read_snapshot
+from azure_port_sync.engine.decide import ChangeSet
+from azure_port_sync.engine.run import decide_changes, deliver_changes
+from azure_port_sync.engine.stats import RunStats
 
 _PROGRESS_SECONDS = 10.0
 
@@ -83,9 +79,9 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
             resource.check()
         choice = port.choice
-        reading = read_snapshot(azure.reader)
-    kind = reading.frame["kind"]
-    subscriptions, groups = (reading.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
+        snapshot = read_snapshot(azure.reader)
+    kind = snapshot.frame["kind"]
+    subscriptions, groups = (snapshot.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
     yield dg.MaterializeResult(
         asset_key="azure_subscriptions",
         value=subscriptions,
@@ -97,7 +93,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
                 _with_group_counts(subscriptions, groups),
                 ["name", "groups", "groups_in_scope", "subscription_id"],
             ),
-            "queries": kql({"subscriptions and resource groups": reading.query}),
+            "queries": kql({"subscriptions and resource groups": snapshot.query}),
         },
     )
     yield dg.MaterializeResult(
@@ -108,7 +104,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
             "in_scope": int(groups["in_scope"].sum()),
             **table("resource_groups", groups, ["name", "in_scope", "subscription_id"]),
         },
-        check_results=[snapshot_check(len(reading.frame) - reading.derived, reading.total_records)],
+        check_results=snapshot_checks(snapshot),
     )
 
 
@@ -129,8 +125,8 @@ def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.
     metadata={"dagster/column_schema": column_schema(CHANGE_SET)},
     dagster_type=dg.PythonObjectDagsterType(ChangeSet),
     output_required=False,  # a dry run makes none, so that there is nothing to deliver
-    description="What has to be told to Port: one upsert or delete per entity, decided from the change records since "
-    "the watermark (or from everything, in a full run) against the ledger of what Port was told before.",
+    description="What has to be sent to Port: one upsert or delete for each entity, decided from the change records "
+    "since the watermark (or from everything, in a full run) against the ledger of what was sent before.",
     check_specs=CHANGE_SET_CHECKS,
 )
 def azure_change_set(
@@ -144,7 +140,7 @@ def azure_change_set(
     clock: dg.ResourceParam[Clock],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     with user_facing_errors():
-        change_set, findings = decide_changes(
+        change_set, stats = decide_changes(
             azure.reader,
             state.store,
             clock,
@@ -158,20 +154,20 @@ def azure_change_set(
         )
     plan, frame = change_set.plan, change_set.frame
     context.instance.add_run_tags(context.run.run_id, plan_tags(plan))
-    context.log.info(_sentence(change_set, findings))
+    context.log.info(_sentence(change_set, stats))
     names = dict(zip(azure_subscriptions["subscription_id"], azure_subscriptions["name"], strict=True))
     metadata = {
         **plan_metadata(plan),
-        **findings_metadata(findings, frame),
+        **stats_metadata(stats, frame),
         "azure_requests": azure.reader.graph.usage.requests,
         "azure_retries": azure.reader.graph.usage.retries,
         "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
         **operations_metadata(frame, names),
-        "queries": kql(findings.queries),
+        "queries": kql(stats.reads.queries),
         "target": plan.target,
         "scope_fingerprint": plan.fingerprint,
     }
-    checks = change_set_checks(findings, frame, plan)
+    checks = change_set_checks(stats, change_set)
     for line in blocking_failures(checks):
         context.log.error(line)
     if plan.request.dry_run:
@@ -181,8 +177,8 @@ def azure_change_set(
     yield dg.MaterializeResult(value=change_set, metadata=metadata, check_results=checks)
 
 
-def _sentence(change_set: ChangeSet, findings: RunStats) -> str:
-    plan, verdicts = change_set.plan, findings.verdicts
+def _sentence(change_set: ChangeSet, stats: RunStats) -> str:
+    plan, verdicts = change_set.plan, stats.verdicts
     return (
         f"{'Dry run, nothing is sent. ' if plan.request.dry_run else ''}"
         f"{plan.mode.capitalize()} run over {plan.window}: {'; '.join(plan.reasons)}. "
@@ -201,7 +197,7 @@ def _sentence(change_set: ChangeSet, findings: RunStats) -> str:
     code_version=__version__,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=LATE, warn_window=LATE / 2),
     description="The change set, delivered to Port: deletes first, then upserts, containers before what is in them. "
-    "The watermark moves when every delivery is settled, and only then.",
+    "The watermark moves when Port has accepted every delivery, and only then.",
     check_specs=DELIVERY_CHECKS,
 )
 def port_deliveries(
@@ -218,7 +214,7 @@ def port_deliveries(
         report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan, frame = azure_change_set.plan, azure_change_set.frame
-    quarantined = state.store.quarantined(plan.target)
+    quarantined = state.store.facts.quarantined(plan.target)
     checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=LATE)
     for line in blocking_failures(checks):
         context.log.error(line)
@@ -228,7 +224,7 @@ def port_deliveries(
             "delivery_reason": choice.reason,
             **report_metadata(report, seconds),
             **flow_metadata(sink.flow),
-            **lag_metadata(frame, state.store.target_state(plan.target).watermark, clock.now()),
+            **lag_metadata(frame, state.store.targets.load(plan.target).watermark, clock.now()),
             **quarantine_metadata(quarantined),
             **links_metadata(frame, port.app),
         },

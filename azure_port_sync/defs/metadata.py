@@ -16,8 +16,8 @@ from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.rows import Operation, records
 from azure_port_sync.defs.jobs import DRY_RUN_TAG, MODE_TAG
-from azure_port_sync.engine.decide import RunStats
 from azure_port_sync.engine.deliver import DeliveryReport
+from azure_port_sync.engine.stats import RunStats
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.port.flow import Flow
 
@@ -136,31 +136,33 @@ def plan_tags(plan: Plan) -> dict[str, str]:
     }
 
 
-def findings_metadata(findings: RunStats, frame: pd.DataFrame) -> _Metadata:
-    """Numbers to plot: what was read, and what became of each candidate."""
-    refill = findings.refill
+def stats_metadata(stats: RunStats, frame: pd.DataFrame) -> _Metadata:
+    """Numbers to plot: what was read, and the verdicts."""
+    rebuild, reads, verdicts = stats.rebuild, stats.reads, stats.verdicts
     return {
         "dagster/row_count": len(frame),
-        "subscriptions": findings.subscriptions,
-        "resource_groups": findings.groups,
-        "resource_groups_in_scope": findings.groups_in_scope,
-        "records_read": findings.records_read,
-        "rows_read": findings.rows_read,
-        "candidates": findings.candidates,
-        "upserts": findings.verdicts[Verdict.UPSERT],
-        "deletes": findings.verdicts[Verdict.DELETE],
-        "unchanged": findings.verdicts[Verdict.UNCHANGED],
-        "out_of_scope": findings.verdicts[Verdict.OUT_OF_SCOPE],
-        "pending": findings.verdicts[Verdict.PENDING],
-        "unknown_deletes": findings.verdicts[Verdict.UNKNOWN_DELETE],
-        "tombstoned": findings.verdicts[Verdict.TOMBSTONED],
-        "colliding": findings.verdicts[Verdict.ID_CONFLICT],
-        "held_back_by_grace": findings.verdicts[Verdict.IN_GRACE],
-        "in_quarantine": findings.verdicts[Verdict.QUARANTINED],
-        "told_again": findings.resent,
+        "subscriptions": stats.subscriptions,
+        "resource_groups": stats.groups,
+        "resource_groups_in_scope": stats.groups_in_scope,
+        "records_read": reads.records_read,
+        "rows_read": reads.rows_read,
+        "duplicate_rows": reads.duplicate_rows,
+        "unreadable_rows": reads.unreadable_rows,
+        "candidates": stats.candidates,
+        "upserts": verdicts[Verdict.UPSERT],
+        "deletes": verdicts[Verdict.DELETE],
+        "unchanged": verdicts[Verdict.UNCHANGED],
+        "out_of_scope": verdicts[Verdict.OUT_OF_SCOPE],
+        "pending": verdicts[Verdict.PENDING],
+        "unknown_deletes": verdicts[Verdict.UNKNOWN_DELETE],
+        "tombstoned": verdicts[Verdict.TOMBSTONED],
+        "identifier_conflicts": verdicts[Verdict.ID_CONFLICT],
+        "in_grace_period": verdicts[Verdict.IN_GRACE],
+        "in_quarantine": verdicts[Verdict.QUARANTINED],
+        "resent": stats.resent,
         **(
-            {"port_held": refill.held, "missing_in_port": refill.missing, "unknown_in_port": refill.added}
-            if refill
+            {"held_by_port": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
+            if rebuild
             else {}
         ),
     }

@@ -1,0 +1,1 @@
+"""One run, without Dagster: observe, decide, deliver, verify. `run` orders the steps."""

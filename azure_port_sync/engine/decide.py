@@ -1,607 +1,369 @@
-"""Reading what a run asks for, and deciding every candidate against the ledger: the first half of a run.
+"""From what was observed to a change set: one candidate an entity, joined with the ledger, decided, guarded.
 
-Nothing here reaches Port, with one exception that only reads: the ledger can be filled from what Port really holds.
+Nothing is written here. What a run learned about Azure is returned as `Facts`, which the run records.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.cover import Group
 from azure_port_sync.core.decisions import (
     DELETE_RECORD,
-    REFUSED_DELETE,
-    SETTLED,
-    Decisions,
+    DELIVERY_PHASES,
+    UNRESOLVED,
+    Candidate,
+    LedgerEntry,
     Verdict,
-    candidates,
-    decide_all,
-    due_again,
+    decide,
+    is_confirmed,
 )
-from azure_port_sync.core.entities import identity, observed_subscription
+from azure_port_sync.core.entities import canonical, delete_data
 from azure_port_sync.core.errors import SettingsError
-from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
-from azure_port_sync.core.identity import azure_id_of
-from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
-from azure_port_sync.core.plan import Plan, plan
-from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.core.rows import OBSERVATION, Operation, concat, frame_of, records
-from azure_port_sync.core.subscriptions import Subscriptions, in_question, presence
-from azure_port_sync.core.windows import Window
-from azure_port_sync.port.blueprints import BLUEPRINTS
-from azure_port_sync.resource_graph import AzureReader, ReadResult
-from azure_port_sync.state import LedgerRebuild, StateStore
-
-#: How long a change record may wait for its row before the entity counts as deleted.
-PENDING_FOR = timedelta(hours=24)
-
-_NOT_ASKED = (
-    "what Port holds was not read, because a dry run remembers nothing; a real run reads it first, and may delete what "
-    "somebody else has put there"
+from azure_port_sync.core.facts import Facts
+from azure_port_sync.core.guard import Guard
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.request import Mode
+from azure_port_sync.core.rows import (
+    CHANGE_SET,
+    OBSERVATION,
+    ChangeSetRow,
+    Operation,
+    change_set_rows,
+    frame_of,
+    records,
 )
+from azure_port_sync.core.subscriptions import Subscriptions
+from azure_port_sync.engine.observe import PENDING_FOR, Survey, pairs
+from azure_port_sync.state import StateStore
+
+#: A full run sends every n-th part of the catalog again, a different one each time.
+RESEND_PARTS = 7
 
 #: Entities of a full run that are looked at in Port afterwards.
 _SAMPLED = 20
 
-
-class Catalog(Protocol):
-    """What Port really holds, as its REST API tells."""
-
-    def entities(self, blueprint: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """The entities of a blueprint in pages of ``{identifier, title, properties}``."""
-        ...
+_BATCH = 5_000
+_TEXT = pd.ArrowDtype(pa.string())
 
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """The decided operations (columns of CHANGE_SET, in delivery order) and the plan that they belong to.
+    """The decided operations (columns of CHANGE_SET, in delivery order), the plan they belong to, and the guard.
 
-    `blockers` say why it must not be delivered. `kept` is the number of rows that the ledger holds when all of a
-    full change set is delivered, and None for others. `sample` are a few entities of a full run as Port should show
-    them: `kind`, `identifier` and `data`.
+    `blockers` say in a sentence each why it must not be delivered. `kept` is the number of rows that the ledger holds
+    when all of a full change set is delivered, and None for others. `sample` are a few entities of a full run as Port
+    should show them: `kind`, `identifier` and `data`.
     """
 
     frame: pd.DataFrame
     plan: Plan
+    guard: Guard
     blockers: tuple[str, ...] = ()
     kept: int | None = None
     sample: tuple[dict[str, str], ...] = ()
 
 
-@dataclass
-class RunStats:
-    """What deciding has read and found: the numbers that a person asks for, and that the checks compare."""
+class Decisions(NamedTuple):
+    """The verdicts of a run.
 
-    subscriptions: int = 0
-    groups: int = 0
-    groups_in_scope: int = 0
-    records_read: int = 0
-    records_superseded: int = 0
-    records_reduced: int = 0
-    rows_read: int = 0
-    total_records: int = 0
-    candidates: int = 0
-    verdicts: dict[Verdict, int] = field(default_factory=dict)
-    known_deletes: int = 0
-    resent: int = 0
-    unreadable: list[str] = field(default_factory=list)  # named in the settings, and never readable
-    unanswered: list[str] = field(default_factory=list)  # shown at the start of the run, and not at its end
-    in_grace: dict[str, datetime] = field(default_factory=dict)  # vanished, each with the end of its grace
-    refill: LedgerRebuild | None = None
-    ghosts_may_remain: bool = False
-    queries: dict[str, str] = field(default_factory=dict)
-
-
-def decide_changes(
-    reader: AzureReader,
-    store: StateStore,
-    clock: Clock,
-    *,
-    target: str,
-    run: str,
-    snapshot: pd.DataFrame,
-    request: Request,
-    change_window: timedelta,
-    resend: bool = True,
-    catalog: Catalog | None = None,
-) -> tuple[ChangeSet, RunStats]:
-    """Read what the request asks for, and decide every candidate against the ledger.
-
-    With `resend`, a full run tells a part of the catalog again (for a sink that learns no more of an entity than that
-    it was accepted). `catalog` reads what Port holds, where there are credentials for it.
+    `decided` are the candidates that the ledger did not already equal: the columns of OBSERVATION and a `verdict`.
+    `counts` has every verdict, also of those that were equal; `known` counts those of entities in the ledger.
+    `conflicts` are upserts whose identifier belongs to another entity, each with that one's id. `resent` upserts are
+    of what Port has already.
     """
-    now = clock.now()
-    state = store.target_state(target)
-    refill = None
-    if request.dry_run and request.rebuild_ledger:
-        raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
-    unfilled = catalog is not None and state.watermark is None and state.ledger_rows == 0
-    if request.rebuild_ledger or (unfilled and not request.dry_run):
-        refill = _rebuild_ledger(store, target, catalog, now)
-        state = store.target_state(target)
-    run_plan = plan(
-        target=target,
-        run=run,
-        state=state,
-        request=request,
-        fingerprint=reader.scope.fingerprint,
-        now=now,
-        change_window=change_window,
+
+    decided: pd.DataFrame
+    change_set: pd.DataFrame
+    conflicts: list[tuple[ChangeSetRow, str]]
+    counts: dict[Verdict, int]
+    known: dict[Verdict, int]
+    resent: int
+
+    @property
+    def kept(self) -> int:
+        """Rows that the ledger holds when all is delivered."""
+        counts, known = self.counts, self.known
+        staying = counts[Verdict.UPSERT] + counts[Verdict.UNCHANGED] + counts[Verdict.IN_GRACE]
+        return staying + known[Verdict.PENDING] + known[Verdict.QUARANTINED]
+
+    @property
+    def unresolved(self) -> pd.DataFrame:
+        """The candidates that leave something to send for a later run."""
+        decided = self.decided
+        conflicts = (decided["verdict"] == Verdict.ID_CONFLICT) & decided["present"] & decided["in_scope"]
+        return decided[decided["verdict"].isin(UNRESOLVED) | conflicts]
+
+
+class Decided(NamedTuple):
+    """The outcome of deciding: the verdicts, what to remember, how many candidates there were, a sample of them."""
+
+    decisions: Decisions
+    facts: Facts
+    candidates: int
+    sample: list[dict[str, str]]
+
+
+def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> Decided:
+    """Decide every candidate of a survey, which gives its rows up: a tenant may have a million.
+
+    With `resend`, a full run sends a part of the catalog again (for a sink whose answers say no more of an entity than
+    that it was accepted). Raises SettingsError for a selection in which nothing lies.
+    """
+    plan, remembered = survey.plan, survey.remembered
+    _, groups_in_scope = survey.shown_groups()
+    found = _selected(survey.take_candidates(), plan)
+    total, sample = len(found), _sample(found, plan)
+    waited = remembered.pending.loc[remembered.pending["identifier"].isin(found["identifier"]), "identifier"]
+    quarantined = set(entities(remembered.quarantined))
+    if quarantined and plan.mode is not Mode.FULL:
+        quarantined.intersection_update(entities(found))
+    resent = _to_resend(found, plan, resend=resend)
+    comparison = store.ledger.compare(plan.target, found, resend=resent)
+    found = found.assign(resend=resent)
+    if len(comparison.positions) < total:
+        found = found.iloc[comparison.positions]
+    decisions = decide_all(
+        _flagged(found, survey, groups_in_scope),
+        comparison.known,
+        unchanged=comparison.unchanged,
+        # Whoever filled the catalog before us left stale entities; until a run has settled, they are ours to remove.
+        delete_unknown=plan.advances_watermark and (plan.base_watermark is None or plan.known_before == 0),
     )
-    if unfilled and request.dry_run:
-        run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_ASKED))
-    findings = RunStats(refill=refill, ghosts_may_remain=state.watermark is None and refill is None)
-    return _Deciding(reader, store, run_plan, snapshot, now, resend, findings).run()
+    facts = _facts(decisions, survey.containers.subscriptions, waited, quarantined)
+    unresolved = set(decisions.unresolved["identifier"])
+    return Decided(decisions, facts, total, [row for row in sample if row["identifier"] not in unresolved])
 
 
-def _rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None, now: datetime) -> LedgerRebuild:
-    """Fill the ledger with what Port holds, whoever put it there."""
-    if catalog is None:
+# -- candidates -------------------------------------------------------------------------------------------------------
+
+
+def _selected(found: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """The candidates that the run is about. Raises SettingsError for a selection in which nothing lies."""
+    only = plan.request.only
+    if not only:
+        return found
+    found = found[only.covers(found)].reset_index(drop=True)
+    unknown = [*set(only.subscriptions).difference(found["subscription_id"])]
+    unknown += set(only.resource_groups).difference(found["resource_group"])
+    if unknown or (found.empty and plan.request.backfill is None):
         raise SettingsError(
-            "`rebuild_ledger` reads from Port's API what it really holds, and PORT_CLIENT_ID and PORT_CLIENT_SECRET "
-            "are not set: set them to the credentials from Port's menu (Credentials), or launch without it."
+            f"Nothing in Azure or in the ledger lies in {', '.join(sorted(unknown)) or only}, which `only` names; "
+            'nothing was sent. Check the spelling, e.g. only: {resource_groups: ["web"]}, and the scope settings.'
         )
-    frames = [
-        frame_of([_held(kind, entity) for entity in page], OBSERVATION)
-        for kind in Kind
-        for page in catalog.entities(BLUEPRINTS[kind])
-    ]
-    return store.refill(target, concat(frames, OBSERVATION), now)
+    return found
 
 
-def _held(kind: Kind, entity: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity columns of an entity in Port; what cannot be known of one that was added by hand stays empty."""
-    azure_id = azure_id_of(entity["identifier"], entity.get("title"))
-    told = (entity.get("properties") or {}).get("type")
-    types = {Kind.SUBSCRIPTION: SUBSCRIPTION_TYPE, Kind.RESOURCE_GROUP: RESOURCE_GROUP_TYPE}
-    resource_type = types.get(kind) or (told.lower() if isinstance(told, str) else "")
-    return {**identity(azure_id, resource_type, entity.get("title")), "kind": kind, "identifier": entity["identifier"]}
+def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -> pd.DataFrame:
+    """The candidates with the flags of the decision table."""
+    pending, refused = survey.remembered.pending, survey.remembered.quarantined
+    waited_out = pending.loc[pending["since"] <= survey.now - PENDING_FOR, "identifier"]
+    flags: dict[str, Any] = {
+        "in_grace": found["subscription_id"].isin(list(survey.containers.subscriptions.in_grace)),
+        "waiting": found["identifier"].isin(pending["identifier"]),
+        "waited_out": found["identifier"].isin(waited_out),
+        "parent_missing": _parent_missing(found, groups_in_scope),
+    }
+    refused = refused[refused["cause"] == "refused"]
+    if len(refused) and not survey.plan.request.retry_quarantined:
+        by_entity = dict(zip(entities(refused), zip(refused["operation"], refused["hash"], strict=True), strict=True))
+        of_each = [by_entity.get(one, (None, None)) for one in entities(found)]
+        operations, hashes = zip(*of_each, strict=True) if of_each else ((), ())
+        flags["refused_operation"] = pd.Series(operations, index=found.index, dtype=object)
+        flags["refused_hash"] = pd.Series(hashes, index=found.index, dtype=object)
+    return found.assign(**flags)
 
 
-@dataclass
-class _Deciding:
-    """One decision in the making: what was read accumulates in `observations`, the later read below the earlier."""
+def _parent_missing(found: pd.DataFrame, groups_in_scope: set[Group]) -> pd.Series:
+    """Which candidates lie in a group that no read has shown in scope.
 
-    reader: AzureReader
-    store: StateStore
-    plan: Plan
-    snapshot: pd.DataFrame
-    now: datetime
-    resend: bool
-    findings: RunStats
-    observations: list[pd.DataFrame] = field(default_factory=list)
-    known: pd.DataFrame = field(default_factory=pd.DataFrame)
-    quarantined: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    def run(self) -> tuple[ChangeSet, RunStats]:
-        self.known = self.store.known_containers(self.target)
-        subscriptions = self._observe_subscriptions()
-        self._observe_containers()
-        self.quarantined = self.store.quarantined(self.target)
-        pending = self.store.pending(self.target)
-        match self.plan.mode:
-            case Mode.PARTIAL:
-                self._observe_part()
-            case Mode.FULL:
-                self._observe_rows(self.reader.inventory(self.asked), "inventory")
-                self._observe_pending(pending)
-                self._observe_changes()
-            case Mode.INCREMENTAL:
-                self._observe_new(subscriptions)
-                self._observe_pending(pending)
-                self._observe_quarantined()
-                self._observe_changes()
-        self._observe_parents(pending)
-        self._observe_tombstoned()
-        self._observe_absent_resources(subscriptions)
-        self._check_answers()
-        return self._decide(pending, subscriptions), self.findings
-
-    @property
-    def target(self) -> str:
-        return self.plan.target
-
-    @property
-    def asked(self) -> list[str]:
-        """The subscriptions that the run reads."""
-        shown = self.snapshot["subscription_id"]
-        only = self.plan.request.only.subscriptions
-        return sorted(set(shown[shown.isin(only)] if only else shown))
-
-    # -- subscriptions and containers -------------------------------------------------------------------------------
-
-    def _observe_subscriptions(self) -> Subscriptions:
-        """Which subscriptions are there, new, or missing; what is missing is remembered at once."""
-        snapshot = self.snapshot
-        own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
-        whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others were made up
-        shown = {id_: id_ in whole for id_ in set(snapshot["subscription_id"])}
-        remembered = self.store.subscriptions(self.target)
-        named = self.reader.scope.subscription_ids
-        self.findings.unreadable = sorted(set(named) - shown.keys() - remembered.keys())
-        vanished = [id_ for id_ in in_question(remembered, shown, self.now) if id_ not in shown]
-        given_up = self._given_up(vanished)
-        found = presence(remembered, shown, given_up=given_up, now=self.now)
-        if not self.plan.request.dry_run:
-            self.store.remember_subscriptions(self.plan, found)
-        self.findings.in_grace = found.in_grace
-        self.snapshot = self._without_stand_ins(found.in_grace)
-        return found
-
-    def _without_stand_ins(self, in_grace: Collection[str]) -> pd.DataFrame:
-        """The snapshot, in which what Port was told of a subscription stands where its own row is no longer shown.
-
-        Where it is not known whether Port was told, it is told the name again: groups need something to relate to.
-        """
-        snapshot, known = self.snapshot, self.known
-        told = known[(known["kind"] == Kind.SUBSCRIPTION) & known["subscription_id"].isin(list(in_grace))]
-        stands_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["identifier"].isin(told["identifier"])
-        shown = set(snapshot.loc[stands_in, "subscription_id"])
-        in_doubt = told[(told["state"] != SETTLED) & told["subscription_id"].isin(shown)]
-        again = [observed_subscription(row["subscription_id"], row["name"]) for row in records(in_doubt)]
-        return concat([snapshot[~stands_in], frame_of(again, OBSERVATION)], OBSERVATION)
-
-    def _given_up(self, vanished: Sequence[str]) -> set[str]:
-        """Those of the subscriptions no longer shown that a setting leaves out; nobody has lost them."""
-        scope = self.reader.scope
-        left_out = {id_ for id_ in vanished if scope.leaves_out(id_)}
-        if scope.management_groups and vanished:
-            left_out |= self.reader.readable(vanished, anywhere=True)
-        return left_out
-
-    def _observe_containers(self) -> None:
-        """The snapshot, the known containers that it no longer shows, and what lay in those that went."""
-        snapshot = self.snapshot
-        groups = snapshot[snapshot["kind"] == Kind.RESOURCE_GROUP]
-        self.findings.subscriptions = int(snapshot["subscription_id"].nunique())
-        self.findings.groups = len(groups)
-        self.findings.groups_in_scope = int(groups["in_scope"].sum())
-        known = self.known
-        missing = known[~known["identifier"].isin(snapshot["identifier"])]
-        still_there = self.reader.containers(sorted(missing["azure_id"])).frame
-        gone = missing[~missing["identifier"].isin(still_there["identifier"])]
-        self.observations += [snapshot, still_there, _absences(gone)]
-        if self.plan.mode is not Mode.FULL:
-            self._observe_emptied(snapshot, still_there, known)
-
-    def _observe_emptied(self, snapshot: pd.DataFrame, still_there: pd.DataFrame, known: pd.DataFrame) -> None:
-        """The known resources of containers that are gone or out of scope, whether or not Port knows the container.
-
-        A container that Azure does not show yet, and that Port does not know, proves nothing.
-        """
-        shown = _pairs(snapshot) | _pairs(still_there)
-        kept = _pairs(snapshot[snapshot["in_scope"]]) | _pairs(still_there[still_there["in_scope"]])
-        held = set(self.store.groups_with_resources(self.target))
-        emptied = sorted((held - kept) & (shown | _pairs(known)))
-        self.observations.append(_absences(self.store.known_resources_in(self.target, emptied)))
-
-    def _observe_new(self, subscriptions: Subscriptions) -> None:
-        """The resources of containers that no settled run has read: no change record need exist for them."""
-        if subscriptions.new:
-            self._observe_rows(self.reader.inventory(sorted(subscriptions.new)), "inventory of new subscriptions")
-        settled = self.known[self.known["complete_after"] < self.plan.generation]
-        groups = self._groups_in_scope()
-        new = groups[
-            ~groups["identifier"].isin(settled["identifier"]) & ~groups["subscription_id"].isin(list(subscriptions.new))
-        ]
-        if len(new):
-            self._observe_rows(self.reader.inventory_of_groups(sorted(_pairs(new))), "inventory of new resource groups")
-
-    def _groups_in_scope(self) -> pd.DataFrame:
-        return self.snapshot[(self.snapshot["kind"] == Kind.RESOURCE_GROUP) & self.snapshot["in_scope"]]
-
-    # -- resources --------------------------------------------------------------------------------------------------
-
-    def _observe_rows(self, reading: ReadResult, label: str) -> None:
-        self.observations.append(reading.frame)
-        self._count(reading)
-        if reading.query:
-            self.findings.queries[label] = reading.query
-
-    def _count(self, reading: ReadResult) -> None:
-        self.findings.rows_read += reading.rows
-        self.findings.total_records += reading.total_records
-
-    def _observe_changes(self) -> pd.DataFrame:
-        reading = self.reader.changes(self.plan.window, self.asked)
-        self._observe_rows(reading, "change records")
-        self.findings.records_read = reading.rows
-        self.findings.records_reduced = len(candidates(reading.frame))
-        self.findings.records_superseded = reading.rows - len({id_.lower() for id_ in reading.frame["azure_id"]})
-        return reading.frame
-
-    def _observe_part(self) -> None:
-        """The part that was asked for, whole; or what changed in a past window, and what became of it since."""
-        request = self.plan.request
-        if request.backfill is None:
-            self._observe_rows(self._inventory_of_part(), "inventory of the part")
-            return
-        changed = candidates(self._observe_changes())
-        # A record of the past that says nothing of a row may have been overtaken; what followed decides.
-        in_doubt = changed[~changed["present"] | (changed["change_type"] == DELETE_RECORD)]
-        if len(in_doubt):
-            since = Window(self.plan.window.start, self.now)
-            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], since), "what followed those records")
-
-    def _inventory_of_part(self) -> ReadResult:
-        only = self.plan.request.only
-        types = set(only.resource_types) - {SUBSCRIPTION_TYPE, RESOURCE_GROUP_TYPE}
-        if only.resource_types and not types:
-            return self.reader.inventory([])  # containers alone
-        reader = self.reader.of_types(types) if types else self.reader
-        if not only.resource_groups:
-            return reader.inventory(self.asked)
-        groups = self._groups_in_scope()
-        around = replace(only, resource_types=())
-        return reader.inventory_of_groups(sorted(_pairs(groups[around.covers(groups)])))
-
-    def _observe_pending(self, pending: pd.DataFrame) -> None:
-        """What waits for its row: the row, where Azure shows it by now, and else the record again until it expires."""
-        if pending.empty:
-            return
-        self._observe_rows(self.reader.resources(pending["azure_id"]), "rows of pending resources")
-        oldest = self.now - PENDING_FOR
-        waiting = [
-            {
-                **identity(row["azure_id"], row["type"], None),
-                "present": False,
-                "in_scope": False,
-                **({} if row["since"] <= oldest else {name: row[name] for name in ("change_type", "change_time")}),
-            }
-            for row in records(pending)
-        ]
-        self.observations.append(frame_of(waiting, OBSERVATION))
-
-    def _observe_parents(self, pending: pd.DataFrame) -> None:
-        """The groups of resources that were read after them, or are not shown yet: asked for by id.
-
-        A resource whose group Azure goes on not showing, or not in scope, waits for it as others wait for their row,
-        because Port may refuse a relation to nothing, and would otherwise show one. Who may read a resource and not
-        its group waits for ever, so the wait ends as the others do, and the resource is told.
-        """
-        told, shown, needed = set[tuple[str, str]](), set[tuple[str, str]](), set[tuple[str, str]]()
-        for frame in self.observations:
-            groups = frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["present"]]
-            shown |= _pairs(groups)
-            told |= _pairs(groups[groups["in_scope"]])
-            telling = frame[(frame["kind"] == Kind.RESOURCE) & frame["present"] & frame["in_scope"]]
-            needed |= _pairs(telling[["subscription_id", "resource_group"]].drop_duplicates())
-        needed = {pair for pair in needed if pair[1]}  # some lie in a subscription, and in no group
-        late = sorted(needed - shown)
-        if late:
-            ids = [f"/subscriptions/{subscription}/resourceGroups/{group}" for subscription, group in late]
-            found = self.reader.containers(ids).frame
-            self.observations.append(found)
-            new = _pairs(found[found["in_scope"]])
-            told |= new
-            if new:  # it may have come with resources that no change record tells of
-                self._observe_rows(self.reader.inventory_of_groups(sorted(new)), "inventory of groups read late")
-        unseen = needed - told
-        if unseen:
-            waited = set(pending.loc[pending["since"] <= self.now - PENDING_FOR, "identifier"])
-            self.observations = [self._waiting_for_group(frame, unseen, waited) for frame in self.observations]
-
-    def _waiting_for_group(self, frame: pd.DataFrame, unseen: set[tuple[str, str]], waited: set[str]) -> pd.DataFrame:
-        pairs = zip(frame["subscription_id"], frame["resource_group"], strict=True)
-        waits = (frame["kind"] == Kind.RESOURCE) & pd.Series(
-            [pair in unseen for pair in pairs], index=frame.index, dtype=bool
-        )
-        waits &= frame["present"] & frame["in_scope"] & ~frame["identifier"].isin(waited)
-        if not waits.any():
-            return frame
-        waiting = frame[waits].assign(present=False, in_scope=False, hash=None, data=None)
-        waiting["change_type"] = waiting["change_type"].fillna("Create")
-        # Older than any record that tells more.
-        waiting["change_time"] = waiting["change_time"].fillna(pd.Timestamp(self.plan.window.start))
-        return concat([frame[~waits], waiting], OBSERVATION)
-
-    def _observe_quarantined(self) -> None:
-        """What could be told now: its identifier may be free again, or a person wants it to be tried again."""
-        again = self.quarantined
-        if not self.plan.request.retry_quarantined:
-            again = again[again["operation"].isna()]
-        if again.empty:
-            return
-        is_resource = again["kind"] == Kind.RESOURCE
-        self._observe_rows(self.reader.resources(again.loc[is_resource, "azure_id"]), "rows of quarantined resources")
-        # Containers are in the snapshot, or asked for by id already.
-        gone = [identity(row["azure_id"], row["type"], None) for row in records(again[is_resource])]
-        self.observations.append(frame_of([{**one, "present": False, "in_scope": False} for one in gone], OBSERVATION))
-
-    def _observe_tombstoned(self) -> None:
-        """Rows of which a Delete record is known and no newer one was read: their records, wherever they lay.
-
-        They may be rows that Azure still shows after a deletion, or have come back while nothing read their records.
-        """
-        buried = self.store.tombstones(self.target, self.now)
-        if buried.empty:
-            return
-        shown = candidates(concat(self.observations, OBSERVATION))
-        in_doubt = shown[
-            shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])
-        ]
-        if len(in_doubt):
-            since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
-            window = Window(since.to_pydatetime() - timedelta(seconds=1), self.now)
-            self._observe_rows(self.reader.changes_of(in_doubt["azure_id"], window), "records of resources in doubt")
-
-    def _observe_absent_resources(self, subscriptions: Subscriptions) -> None:
-        """The known resources that should have been seen and were not: each is asked for by id.
-
-        A full run should have seen all of them, an incremental one those of the subscriptions that it inventoried:
-        one that comes back may have lost resources whose Delete records lie before the window.
-        """
-        should: dict[str, Any]
-        match self.plan.mode:
-            case Mode.FULL:
-                should = {}
-            case Mode.INCREMENTAL if subscriptions.new:
-                should = {"subscriptions": subscriptions.new}
-            case Mode.PARTIAL if self.plan.request.backfill is None:
-                should = {"subscriptions": self.asked}
-            case _:
-                return
-        absent = self.store.absent(self.target, candidates(concat(self.observations, OBSERVATION)), **should)
-        absent = absent[self.plan.request.only.covers(absent)]
-        if absent.empty:
-            return
-        self.observations.append(_absences(absent))
-        # Of a subscription in grace nothing is deleted for being absent, so there is nothing to confirm.
-        to_confirm = absent[~absent["subscription_id"].isin(list(subscriptions.in_grace))]
-        if len(to_confirm):
-            self._observe_rows(self.reader.resources(to_confirm["azure_id"]), "known resources that were not seen")
-
-    def _check_answers(self) -> None:
-        """Whether Azure still answers for every subscription that was asked: it leaves out silently what it may not."""
-        self.findings.unanswered = sorted(set(self.asked) - self.reader.readable(self.asked))
-
-    # -- deciding ---------------------------------------------------------------------------------------------------
-
-    def _decide(self, pending: pd.DataFrame, subscriptions: Subscriptions) -> ChangeSet:
-        found = self._candidates()
-        resend = self._to_resend(found)
-        comparison = self.store.compare(self.target, found, resend=resend, now=self.now)
-        self.findings.candidates = len(found)
-        waiting = pending[pending["identifier"].isin(found["identifier"])]
-        held = found["subscription_id"].isin(list(subscriptions.in_grace))
-        undecided = found.assign(resend=resend, held=held, refused=self._refused(found))
-        in_quarantine = self._in_quarantine(found)
-        sample = self._sample(found)
-        if len(comparison.positions) < len(found):
-            undecided = undecided.iloc[comparison.positions]
-        del found  # a first run decides about all of it, and need not hold it twice
-        decisions = decide_all(
-            undecided,
-            comparison.known,
-            unchanged=comparison.unchanged,
-            # Whoever filled the catalog before us left ghosts; until a run has settled, they are ours to remove.
-            delete_unknown=self.plan.advances_watermark
-            and (self.plan.base_watermark is None or self.plan.known_before == 0),
-        )
-        self.findings.verdicts = decisions.verdicts
-        self.findings.known_deletes = decisions.known_deletes
-        self.findings.resent = decisions.resent
-        if not self.plan.request.dry_run:
-            self._record_facts(waiting, undecided, decisions, in_quarantine)
-        kept = decisions.kept if self.plan.mode is Mode.FULL else None
-        untold = set(decisions.unresolved["identifier"])
-        sample = [row for row in sample if row["identifier"] not in untold]
-        return ChangeSet(decisions.change_set, self.plan, self._blockers(), kept, tuple(sample))
-
-    def _sample(self, found: pd.DataFrame) -> list[dict[str, str]]:
-        """A few entities of a full run, other ones each time."""
-        if self.plan.mode is not Mode.FULL:
-            return []
-        there = found.index[found["present"] & found["in_scope"] & (found["change_type"] != DELETE_RECORD).fillna(True)]
-        chosen = pd.Series(there).sample(min(_SAMPLED, len(there)), random_state=self.plan.generation)
-        return records(found.loc[chosen.tolist(), ["kind", "identifier", "data"]])
-
-    def _candidates(self) -> pd.DataFrame:
-        only = self.plan.request.only
-        found = candidates(concat(self.observations, OBSERVATION))
-        self.observations.clear()
-        if not only:
-            return found
-        found = found[only.covers(found)].reset_index(drop=True)
-        unknown = [*set(only.subscriptions).difference(found["subscription_id"])]
-        unknown += set(only.resource_groups).difference(found["resource_group"])
-        if unknown or (found.empty and self.plan.request.backfill is None):
-            raise SettingsError(
-                f"Nothing in Azure or in the ledger lies in {', '.join(sorted(unknown)) or only}, which `only` names; "
-                'nothing was sent. Check the spelling, e.g. only: {resource_groups: ["web"]}, and the scope settings.'
-            )
-        return found
-
-    def _to_resend(self, found: pd.DataFrame) -> pd.Series:
-        if self.plan.mode is Mode.FULL and self.resend and not self.plan.resends_all:
-            return due_again(found["identifier"], self.plan.full_runs)
-        return pd.Series(self.plan.resends_all, index=found.index)
-
-    def _refused(self, found: pd.DataFrame) -> "pd.Series | None":
-        """The content of each candidate that Port has refused before, and that nobody wants to be tried again."""
-        refused = self.quarantined[self.quarantined["operation"].notna()]
-        if refused.empty or self.plan.request.retry_quarantined:
-            return None
-        contents = refused["hash"].where(refused["operation"] == Operation.UPSERT, REFUSED_DELETE)
-        by_entity = dict(zip(_entities(refused), contents, strict=True))
-        return pd.Series([by_entity.get(one) for one in _entities(found)], index=found.index, dtype=object)
-
-    def _in_quarantine(self, found: pd.DataFrame) -> set[tuple[str, str]]:
-        """Those in quarantine whose fate this run decides: its candidates, and in a full run all of them."""
-        quarantined = set(_entities(self.quarantined))
-        if not quarantined or self.plan.mode is Mode.FULL:
-            return quarantined
-        return quarantined.intersection(_entities(found))
-
-    def _record_facts(
-        self,
-        pending: pd.DataFrame,
-        undecided: pd.DataFrame,
-        decisions: Decisions,
-        in_quarantine: set[tuple[str, str]],
-    ) -> None:
-        """Remember what was learned about Azure; `pending` are those of the pending that were candidates."""
-        waits, ids = pending["identifier"], (decisions.change_set["identifier"], decisions.pending["identifier"])
-        self.store.record_facts(
-            self.target,
-            pending=decisions.pending,
-            resolved=waits[~waits.isin(ids[0]) & ~waits.isin(ids[1])].tolist(),
-            deleted=undecided[OBSERVATION.names],
-            colliding=[(row, _collision(owner)) for row, owner in decisions.colliding],
-            released=sorted(in_quarantine.difference(_entities(decisions.change_set), _entities(decisions.unresolved)))
-            if in_quarantine
-            else [],
-            now=self.now,
-        )
-        self.store.read_again(self.plan, sorted(_pairs(decisions.deleted_for_scope)))
-
-    def _blockers(self) -> tuple[str, ...]:
-        """Why the change set must not be delivered."""
-        findings, request = self.findings, self.plan.request
-        said = subscription_blockers(findings.unreadable, findings.unanswered)
-        deletes, known = findings.known_deletes, self.plan.known_before
-        ratio = request.max_delete_ratio
-        if not request.allow_mass_delete and is_mass_deletion(deletes, known, max_ratio=ratio):
-            said.append(mass_deletion_sentence(deletes, known, max_ratio=ratio))
-        return tuple(said)
+    Port may refuse a relation to nothing, and would otherwise show one. A principal may read a resource and not its
+    group, for ever; so the wait for it ends.
+    """
+    to_send = found[(found["kind"] == Kind.RESOURCE) & found["present"] & found["in_scope"]]
+    needed = pairs(to_send[["subscription_id", "resource_group"]].drop_duplicates())
+    missing = {pair for pair in needed - groups_in_scope if pair[1]}
+    if not missing:
+        return pd.Series(False, index=found.index)
+    of_each = zip(found["subscription_id"], found["resource_group"], strict=True)
+    return (found["kind"] == Kind.RESOURCE) & pd.Series([pair in missing for pair in of_each], index=found.index)
 
 
-def subscription_blockers(unreadable: Sequence[str], unanswered: Sequence[str]) -> list[str]:
-    """What is wrong with the subscriptions of a run, in a sentence each, and what to do."""
-    said = []
-    if unreadable:
-        said.append(
-            f"AZURE_SUBSCRIPTION_IDS names {', '.join(unreadable)}, of which Azure shows this identity nothing: give "
-            "it the role Reader there, or take the id out of the setting."
-        )
-    if unanswered:
-        said.append(
-            f"Azure stopped showing {', '.join(unanswered)} while this run was reading, so its answers are not whole; "
-            "nothing was sent, and the next run starts anew."
-        )
-    return said
+def _to_resend(found: pd.DataFrame, plan: Plan, *, resend: bool) -> pd.Series:
+    if plan.mode is Mode.FULL and resend and not plan.resends_all:
+        return due_again(found["identifier"], plan.full_runs)
+    return pd.Series(plan.resends_all, index=found.index)
 
 
-def _pairs(frame: pd.DataFrame) -> set[tuple[str, str]]:
-    """The (subscription id, resource group) pairs of these rows."""
-    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
+def due_again(identifiers: pd.Series, full_runs: int) -> pd.Series:
+    """Return the part of the catalog that the next full run sends again, as a mask; each part comes once in a cycle.
+
+    Port maps what it accepted later, and says nothing of what its mapping dropped. So a mistake in the mapping heals
+    within RESEND_PARTS full runs after it was fixed.
+    """
+    due = full_runs % RESEND_PARTS
+    return pd.Series(
+        [zlib.crc32(identifier.encode()) % RESEND_PARTS == due for identifier in identifiers],
+        index=identifiers.index,
+        dtype=bool,
+    )
 
 
-def _entities(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The (kind, lower-case azure id) of these rows."""
+def _sample(found: pd.DataFrame, plan: Plan) -> list[dict[str, str]]:
+    """A few entities of a full run, other ones each time."""
+    if plan.mode is not Mode.FULL:
+        return []
+    there = found.index[found["present"] & found["in_scope"] & (found["change_type"] != DELETE_RECORD).fillna(True)]
+    chosen = pd.Series(there).sample(min(_SAMPLED, len(there)), random_state=plan.generation)
+    return records(found.loc[chosen.tolist(), ["kind", "identifier", "data"]])
+
+
+def entities(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Return the (kind, lower-case azure id) of these rows."""
     return zip(frame["kind"], frame["azure_id"].str.lower(), strict=True)
 
 
-def _collision(owner: str) -> str:
+# -- decisions --------------------------------------------------------------------------------------------------------
+
+
+def decide_all(
+    to_decide: pd.DataFrame, known: Iterable[LedgerEntry], *, unchanged: int, delete_unknown: bool = False
+) -> Decisions:
+    """Decide every candidate that the ledger does not already equal, and lay the operations out in delivery order.
+
+    `to_decide` has the columns of OBSERVATION and the flags of `Candidate` (or not), and `known` one entry for each of
+    its rows; `unchanged` is the number of candidates that the ledger already equals.
+    """
+    verdicts, in_ledger, confirmed = [], [], []
+    owners: dict[str, str] = {}
+    for candidate, entry in zip(_each(to_decide), known, strict=True):
+        verdicts.append(decide(candidate, entry, delete_unknown=delete_unknown))
+        in_ledger.append(entry.state is not None)
+        confirmed.append(is_confirmed(candidate, entry))
+        if verdicts[-1] is Verdict.ID_CONFLICT:
+            owners[candidate.azure_id] = str(entry.azure_id)
+    verdicts = _one_per_identifier(to_decide, verdicts)
+    counts = Counter(verdicts)
+    counts[Verdict.UNCHANGED] += unchanged
+    of_known = Counter(verdict for verdict, is_known in zip(verdicts, in_ledger, strict=True) if is_known)
+    decided = to_decide[OBSERVATION.names].assign(
+        verdict=pd.Series(pa.array(verdicts, type=pa.string()), dtype=_TEXT, index=to_decide.index)
+    )
+    return Decisions(
+        decided=decided,
+        change_set=_change_set(decided),
+        conflicts=_conflicts(decided, owners),
+        counts={verdict: counts[verdict] for verdict in Verdict},
+        known={verdict: of_known[verdict] for verdict in Verdict},
+        resent=sum(same and verdict is Verdict.UPSERT for verdict, same in zip(verdicts, confirmed, strict=True)),
+    )
+
+
+def _each(to_decide: pd.DataFrame) -> Iterator[Candidate]:
+    """The rows one by one; a few thousand at a time are Python objects."""
+    for start in range(0, len(to_decide), _BATCH):
+        part = to_decide.iloc[start : start + _BATCH]
+        columns: list[Iterable[Any]] = [
+            part[name].tolist() if name in part else repeat(Candidate._field_defaults[name], len(part))
+            for name in Candidate._fields
+        ]
+        for values in zip(*columns, strict=True):
+            yield Candidate._make(None if value is pd.NA or value is pd.NaT else value for value in values)
+
+
+def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> list[Verdict]:
+    """Where several entities would be sent under one identifier, only the first of them, by id, is."""
+    operations = pd.Series([v in (Verdict.UPSERT, Verdict.DELETE) for v in verdicts], index=to_decide.index, dtype=bool)
+    acting = to_decide[operations].sort_values("azure_id", kind="stable")
+    losing = set(acting.index[acting.duplicated(["kind", "identifier"])])
+    return [
+        Verdict.ID_CONFLICT if position in losing else verdict
+        for position, verdict in zip(to_decide.index, verdicts, strict=True)
+    ]
+
+
+def _conflicts(decided: pd.DataFrame, owners: Mapping[str, str]) -> list[tuple[ChangeSetRow, str]]:
+    """The upserts that cannot be, each with the entity that has their identifier: from before, or in this run."""
+    losing = decided[(decided["verdict"] == Verdict.ID_CONFLICT) & decided["present"] & decided["in_scope"]]
+    if losing.empty:
+        return []
+    upserts = decided[decided["verdict"] == Verdict.UPSERT]
+    in_run = dict(zip(upserts["identifier"], upserts["azure_id"], strict=True))
+    return [
+        (row, owners.get(row.azure_id) or in_run.get(row.identifier, "another entity"))
+        for row in change_set_rows(losing.assign(operation=str(Operation.UPSERT)))
+    ]
+
+
+# -- the change set ---------------------------------------------------------------------------------------------------
+
+
+def _change_set(decided: pd.DataFrame) -> pd.DataFrame:
+    """The operations in delivery order, in the columns of CHANGE_SET."""
+    upserts = decided[decided["verdict"] == Verdict.UPSERT]
+    deletes = decided[decided["verdict"] == Verdict.DELETE]
+    has_change = upserts["change"].notna()
+    changed = upserts[has_change]
+    parts = [
+        upserts[~has_change],
+        changed.assign(data=list(map(_with_change, changed["data"], changed["change"]))),
+        deletes.assign(hash=None, data=[canonical(delete_data(row)) for row in records(deletes)]),
+    ]
+    parts = [part.rename(columns={"verdict": "operation"})[CHANGE_SET.names] for part in parts if len(part)]
+    return _in_delivery_order(pd.concat(parts)) if parts else frame_of([], CHANGE_SET)
+
+
+def _with_change(data: str, change: str) -> str:
+    """`data` with the newest change of the entity."""
+    return canonical({**json.loads(data), **json.loads(change)})
+
+
+def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
+    phase = {f"{operation} {kind}": n for n, (operation, kind) in enumerate(DELIVERY_PHASES)}
+    order = (operations["operation"] + " " + operations["kind"]).map(phase)
+    ordered = operations.assign(order=order).sort_values(["order", "identifier"], kind="stable")
+    return ordered.drop(columns="order").reset_index(drop=True)
+
+
+# -- facts ------------------------------------------------------------------------------------------------------------
+
+
+def _facts(
+    decisions: Decisions, subscriptions: Subscriptions, waited: pd.Series, quarantined: set[tuple[str, str]]
+) -> Facts:
+    """Return what the run learned about Azure, which is remembered whether or not its deliveries succeed.
+
+    `waited` (identifiers) and `quarantined` (kind, lower-case azure id) are those of earlier runs that this one has
+    decided about.
+    """
+    decided, change_set = decisions.decided, decisions.change_set
+    pending = decided[decided["verdict"] == Verdict.PENDING]
+    is_delete = (decided["change_type"] == DELETE_RECORD).fillna(False)
+    for_scope = (decided["verdict"] == Verdict.DELETE) & decided["present"] & ~is_delete
+    still_waiting = waited.isin(change_set["identifier"]) | waited.isin(pending["identifier"])
+    return Facts(
+        subscriptions=subscriptions,
+        pending=pending,
+        no_longer_pending=waited[~still_waiting].tolist(),
+        deleted=decided[is_delete],
+        conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
+        released=sorted(quarantined.difference(entities(change_set), entities(decisions.unresolved)))
+        if quarantined
+        else [],
+        contents_due=sorted(pairs(decided[for_scope & (decided["kind"] == Kind.RESOURCE)])),
+    )
+
+
+def _conflict_reason(owner: str) -> str:
     return (
         f"its identifier in Port is that of {owner}, because Port takes no space and makes it an underscore; rename "
         "one of the two in Azure"
     )
-
-
-def _absences(known: pd.DataFrame) -> pd.DataFrame:
-    """Ledger rows as observations of entities that Azure shows no row for."""
-    return frame_of(records(known.assign(present=False, in_scope=False)), OBSERVATION)

@@ -1,112 +1,128 @@
-"""The steps of a run, without Dagster: read the snapshot, decide the change set, deliver it, settle.
+"""One run, without Dagster: read the snapshot, observe, decide, remember, deliver.
 
-The assets call these steps one by one; `sync_once` calls them in a row. What a step learned on its way is returned
-as plain numbers, for whoever shows them.
+The only module that orders the steps, and the only one that has what a run learned written down. The assets call
+these functions one by one; `sync_once` calls them in a row.
 """
 
-import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pandas as pd
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import AzureError, GuardError, StateError
-from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
-from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.errors import GuardError, SettingsError
+from azure_port_sync.core.guard import Guard
+from azure_port_sync.core.kinds import CONTAINERS
+from azure_port_sync.core.plan import Plan, plan
 from azure_port_sync.core.request import Request
-from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
-from azure_port_sync.engine.decide import Catalog, ChangeSet, RunStats, decide_changes
+from azure_port_sync.core.rows import Operation, change_set_rows
+from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
+from azure_port_sync.engine.decide import ChangeSet, decide_survey
 from azure_port_sync.engine.deliver import DeliveryReport, deliver
+from azure_port_sync.engine.lease import leased
+from azure_port_sync.engine.observe import Remembered, Survey
+from azure_port_sync.engine.rebuild import Catalog, rebuild_ledger
+from azure_port_sync.engine.stats import ReadStats, RunStats
 from azure_port_sync.port.sinks import Sink
-from azure_port_sync.resource_graph import AzureReader, ReadResult
+from azure_port_sync.resource_graph import AzureReader
 from azure_port_sync.state import StateStore
-from azure_port_sync.state.store import LEASE
 
-logger = logging.getLogger(__name__)
+_NOT_REBUILT = (
+    "what Port holds was not read, because a dry run remembers nothing; a real run reads it first, and may delete what "
+    "somebody else has put there"
+)
 
-_LOOK_AGAIN_SECONDS = 1.0
 
+def decide_changes(
+    reader: AzureReader,
+    store: StateStore,
+    clock: Clock,
+    *,
+    target: str,
+    run: str,
+    snapshot: pd.DataFrame,
+    request: Request,
+    change_window: timedelta,
+    resend: bool = True,
+    catalog: Catalog | None = None,
+) -> tuple[ChangeSet, RunStats]:
+    """Read what the request asks for, decide every candidate against the ledger, and remember what was learned.
 
-def read_snapshot(reader: AzureReader) -> ReadResult:
-    """All subscriptions and resource groups that are readable now.
-
-    Raises AzureError when there is none: an identity that has lost its role must not empty the catalog.
+    `snapshot` are all containers (columns of OBSERVATION). With `resend`, a full run sends a part of the catalog again
+    (for a sink whose answers say no more than that it was accepted). `catalog` reads what Port holds, where there are
+    credentials for it. A dry run writes nothing.
     """
-    reading = reader.containers()
-    if reading.frame.empty:
-        raise AzureError(
-            "Azure shows this identity no subscription at all; nothing was sent. Give it the role Reader on the "
-            "subscriptions to sync, and check AZURE_SUBSCRIPTION_IDS, AZURE_EXCLUDED_SUBSCRIPTION_IDS and "
-            "AZURE_MANAGEMENT_GROUPS."
+    now = clock.now()
+    state = store.targets.load(target)
+    if request.dry_run and request.rebuild_ledger:
+        raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
+    first = state.watermark is None
+    unfilled = catalog is not None and first and state.ledger_rows == 0
+    rebuild = None
+    if request.rebuild_ledger or (unfilled and not request.dry_run):
+        rebuild = rebuild_ledger(store, target, catalog)
+        state = store.targets.load(target)
+    run_plan = plan(
+        target=target,
+        run=run,
+        state=state,
+        request=request,
+        fingerprint=reader.scope.fingerprint,
+        now=now,
+        change_window=change_window,
+    )
+    if unfilled and request.dry_run:
+        run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_REBUILT))
+
+    containers = compare_containers(
+        reader,
+        snapshot,
+        known=store.ledger.containers(target),
+        remembered=store.facts.subscriptions(target),
+        now=now,
+    )
+    remembered = Remembered(
+        store.facts.pending(target), store.facts.quarantined(target), store.facts.tombstones(target)
+    )
+    survey = Survey(reader, store, run_plan, containers, remembered, now)
+    survey.observe()
+    silent = unanswered(reader, survey.subscriptions)
+    reads = ReadStats.of(survey.reads)
+    decided = decide_survey(survey, store, resend=resend)
+    if not request.dry_run:  # the one place where a run writes what it learned; a dry run stops here
+        store.facts.record(run_plan, decided.facts)
+
+    stats = RunStats.of(
+        containers, reads, decided, unanswered=silent, rebuild=rebuild, stale_may_remain=first and rebuild is None
+    )
+    guard = Guard(
+        deletes=stats.known_deletes,
+        known=run_plan.known_before,
+        max_ratio=request.max_delete_ratio,
+        min_deletes=request.min_guarded_deletes,
+        allowed=request.allow_mass_delete,
+    )
+    blockers = [*subscription_blockers(stats), *([str(guard)] if guard.blocks else [])]
+    kept = decided.decisions.kept if run_plan.mode is run_plan.mode.FULL else None
+    change_set = ChangeSet(decided.decisions.change_set, run_plan, guard, tuple(blockers), kept, tuple(decided.sample))
+    return change_set, stats
+
+
+def subscription_blockers(stats: RunStats) -> list[str]:
+    """Return what is wrong with the subscriptions of a run, in a sentence each with its remedy."""
+    sentences = []
+    if stats.unreadable:
+        sentences.append(
+            f"AZURE_SUBSCRIPTION_IDS names {', '.join(stats.unreadable)}, of which Azure shows this identity nothing: "
+            "give it the role Reader there, or take the id out of the setting."
         )
-    return reading
-
-
-class _Claim:
-    """A target that is ours to deliver to, and the ledger as far as a delivery may touch it.
-
-    Dagster's queue keeps runs apart only while they come through it; this keeps them apart always. Whoever delivers
-    renews the claim as it goes along, and stops before its next request when another run has taken over.
-    """
-
-    def __init__(self, store: StateStore, clock: Clock, plan: Plan) -> None:
-        self._store = store
-        self._clock = clock
-        self._plan = plan
-        self._lock = threading.Lock()
-        self._until = self._claim()
-
-    def _claim(self) -> datetime:
-        """Claim the target. A run that was killed cannot give its claim up, so its end is waited for.
-
-        Raises StateError when the other run turns out to live: it renews its claim.
-        """
-        now = self._clock.now()
-        first = expires = self._store.claim(self._plan, now)
-        if first is not None:
-            logger.info("Another run has claimed this target; waiting until it shows that it lives, or %s", first)
-        while expires is not None:
-            if first is not None and expires > first:
-                raise StateError(
-                    "Another run is delivering to this target right now, so this one stops; nothing was sent. Run one "
-                    "sync at a time; the next tick reads everything that is missing."
-                )
-            self._clock.sleep(min(_LOOK_AGAIN_SECONDS, max((expires - now).total_seconds(), 0.0)))
-            now = self._clock.now()
-            expires = self._store.claim(self._plan, now)
-        return now + LEASE
-
-    def hold(self) -> None:
-        with self._lock:
-            now = self._clock.now()
-            left = self._until - now
-            if not LEASE / 2 < left <= LEASE:  # more than a lease is left when the clock has jumped back
-                self._until = self._store.renew(self._plan, now)
-
-    def begin_deleting(self, containers: Sequence[ChangeSetRow]) -> None:
-        """Write ahead that these containers go, and with them all that is in them."""
-        self._store.begin_deleting_containers(self._plan, containers, self._clock.now())
-
-    def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.begin_sending(self._plan, rows, self._clock.now())
-
-    def settle(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.settle(self._plan, rows, self._clock.now())
-
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        self._store.quarantine(self._plan, refused, self._clock.now())
-
-
-@contextmanager
-def _claimed(store: StateStore, clock: Clock, plan: Plan) -> Iterator[_Claim]:
-    claim = _Claim(store, clock, plan)
-    try:
-        yield claim
-    finally:
-        store.release(plan)
+    if stats.unanswered:
+        sentences.append(
+            f"Azure stopped answering for {', '.join(stats.unanswered)} while this run was reading, so its answers are "
+            "not whole; nothing was sent, and the next run starts anew."
+        )
+    return sentences
 
 
 def deliver_changes(
@@ -117,41 +133,31 @@ def deliver_changes(
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DeliveryReport:
-    """Deliver the change set, and move the watermark when all of it is settled.
+    """Deliver the change set, and move the watermark when every delivery is confirmed or in quarantine.
 
     What Port does not take is in the report; the watermark then stays. Raises GuardError for a change set that must
-    not be delivered, and StateError when another run has settled this target since it was planned, or is delivering.
+    not be delivered, and StateError when another run has moved the watermark since it was planned, or is delivering.
     """
-    plan, frame = change_set.plan, change_set.frame
-    if plan.request.dry_run:
+    run_plan, frame = change_set.plan, change_set.frame
+    if run_plan.request.dry_run:
         raise GuardError("This change set is of a dry run, which sends nothing.")
     if change_set.blockers:
         raise GuardError(" ".join(change_set.blockers))
-    with _claimed(store, clock, plan) as claim:
-        _guard(change_set, store)
-        gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
-        claim.begin_deleting(change_set_rows(gone))
-        report = deliver(frame, sink, claim, progress=progress)
-        if report.unsettled == 0 and plan.advances_watermark:
-            store.finish(plan)
+    with leased(store, clock, run_plan) as lease:
+        going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
+        lease.begin_deleting(change_set_rows(going))
+        report = deliver(frame, sink, lease, progress=progress)
+        if report.unsettled == 0 and run_plan.advances_watermark:
+            store.targets.finish(run_plan)
     return report
-
-
-def _guard(change_set: ChangeSet, store: StateStore) -> None:
-    """Whoever made the change set, and whenever: so many deletions need a person's word."""
-    request, frame = change_set.plan.request, change_set.frame
-    known = store.target_state(change_set.plan.target).ledger_rows
-    deletes = store.known_among(change_set.plan.target, frame[frame["operation"] == Operation.DELETE])
-    if not request.allow_mass_delete and is_mass_deletion(deletes, known, max_ratio=request.max_delete_ratio):
-        raise GuardError(mass_deletion_sentence(deletes, known, max_ratio=request.max_delete_ratio))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run did; the report of a dry run knows no more than how many deliveries there would be."""
+    """What one run did; the report of a dry run has no more than the number of deliveries there would be."""
 
     plan: Plan
-    findings: RunStats
+    stats: RunStats
     report: DeliveryReport
 
 
@@ -167,11 +173,11 @@ def sync_once(
     change_window: timedelta = timedelta(minutes=15),
     catalog: Catalog | None = None,
 ) -> Outcome:
-    """Read, decide, deliver, settle. `run` is a name that no other run has.
+    """Read, decide, deliver. `run` is a name that no other run has.
 
     Raises SyncError when it cannot; a refused delivery is in the report.
     """
-    change_set, findings = decide_changes(
+    change_set, stats = decide_changes(
         reader,
         store,
         clock,
@@ -185,4 +191,4 @@ def sync_once(
     )
     dry = change_set.plan.request.dry_run
     report = DeliveryReport(len(change_set.frame)) if dry else deliver_changes(change_set, sink, store, clock)
-    return Outcome(change_set.plan, findings, report)
+    return Outcome(change_set.plan, stats, report)

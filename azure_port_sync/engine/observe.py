@@ -1,0 +1,337 @@
+"""Reading Azure: a run is an ordered list of observers, one list for each mode.
+
+An observer looks at what was observed before it, reads, and hands over rows with what the read covered. Nothing is
+decided here and nothing is written; what the store remembers of earlier runs is handed in.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import pandas as pd
+
+from azure_port_sync.core.candidates import candidates
+from azure_port_sync.core.cover import Cover, Group
+from azure_port_sync.core.decisions import DELETE_RECORD
+from azure_port_sync.core.entities import identity
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
+from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.request import Mode
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, records
+from azure_port_sync.core.windows import Window
+from azure_port_sync.engine.containers import Containers
+from azure_port_sync.resource_graph import AzureReader, ReadResult
+from azure_port_sync.state import StateStore
+
+#: How long an entity may wait for its row, or for its parent, before it is taken as it is.
+PENDING_FOR = timedelta(hours=24)
+
+_LEAVES = frozenset(KINDS) - frozenset(CONTAINERS)
+
+
+class Read(NamedTuple):
+    """One read of a run: its purpose, its result, and the covers within which absence means something."""
+
+    label: str
+    result: ReadResult
+    covers: tuple[Cover, ...] = ()
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What earlier runs have learned and this one has to look at again; frames as the store gives them."""
+
+    pending: pd.DataFrame
+    quarantined: pd.DataFrame
+    tombstones: pd.DataFrame
+
+
+@dataclass
+class Survey:
+    """A run's view of Azure while it grows: where it may look, what it remembers, and every read so far."""
+
+    reader: AzureReader
+    store: StateStore
+    plan: Plan
+    containers: Containers
+    remembered: Remembered
+    now: datetime
+    reads: list[Read] = field(default_factory=list)
+    _candidates: pd.DataFrame | None = None
+
+    def observe(self) -> None:
+        """Run the observers of the plan's mode, each on what those before it have read."""
+        for observer in STRATEGIES[self.plan.mode]:
+            for read in observer(self):
+                self.reads.append(read)
+                if len(read.result.frame):
+                    self._candidates = None
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """All observations reduced to one row an entity; worked out again only when something was added."""
+        if self._candidates is None:
+            self._candidates = candidates(concat(self.frames, OBSERVATION))
+        return self._candidates
+
+    def take_candidates(self) -> pd.DataFrame:
+        """Return the candidates and let go of all rows; the numbers of the reads stay."""
+        found = self.candidates
+        self._candidates = None
+        self.reads = [
+            read._replace(result=replace(read.result, frame=read.result.frame.iloc[:0])) for read in self.reads
+        ]
+        return found
+
+    @property
+    def frames(self) -> list[pd.DataFrame]:
+        return [read.result.frame for read in self.reads]
+
+    @property
+    def covers(self) -> list[Cover]:
+        return [cover for read in self.reads for cover in read.covers]
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """The subscriptions that the run reads."""
+        shown = set(self.containers.frame["subscription_id"])
+        only = self.plan.request.only.subscriptions
+        return sorted(shown.intersection(only) if only else shown)
+
+    def groups_in_scope(self) -> pd.DataFrame:
+        """The resource groups of the snapshot that are in scope."""
+        frame = self.containers.frame
+        return frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["in_scope"]]
+
+    def shown_groups(self) -> tuple[set[Group], set[Group]]:
+        """All groups that any read has shown, and those of them that are in scope."""
+        shown, in_scope = set[Group](), set[Group]()
+        for frame in self.frames:
+            groups = frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["present"]]
+            shown |= pairs(groups)
+            in_scope |= pairs(groups[groups["in_scope"]])
+        return shown, in_scope
+
+
+Observer = Callable[[Survey], Iterator[Read]]
+
+
+# -- containers -------------------------------------------------------------------------------------------------------
+
+
+def _snapshot(survey: Survey) -> Iterator[Read]:
+    """The snapshot covers all containers, and what the ledger has in groups that are gone or out of scope."""
+    containers = survey.containers
+    covers = [Cover(frozenset(CONTAINERS))]
+    if survey.plan.mode is not Mode.FULL:  # which covers every resource anyway
+        snapshot = containers.frame
+        # A group that Azure does not show yet, and that Port does not have, proves nothing.
+        emptied = pairs(snapshot) | pairs(containers.known)
+        emptied &= set(survey.store.ledger.groups_with_resources(survey.plan.target))
+        emptied -= pairs(snapshot[snapshot["in_scope"]])
+        covers.append(Cover(_LEAVES, groups=frozenset(emptied)))
+    # Its own numbers belong to the asset that read it.
+    yield Read("", derived(containers.frame), tuple(covers))
+
+
+def _new_containers(survey: Survey) -> Iterator[Read]:
+    """The resources of containers whose contents no settled run has read: no change record need exist for them."""
+    reader, new = survey.reader, survey.containers.subscriptions.new
+    if new:
+        cover = Cover(_LEAVES, subscriptions=frozenset(new))
+        yield Read("inventory of new subscriptions", reader.inventory(sorted(new)), (cover,))
+    known = survey.containers.known
+    complete = known[~known["contents_due"]]
+    groups = survey.groups_in_scope()
+    due = groups[~groups["identifier"].isin(complete["identifier"]) & ~groups["subscription_id"].isin(list(new))]
+    if len(due):
+        yield _inventory_of_groups("inventory of new resource groups", reader, pairs(due))
+
+
+def _parents(survey: Survey) -> Iterator[Read]:
+    """The groups of resources that were read after the snapshot, or that it does not show yet: asked for by id."""
+    shown, _ = survey.shown_groups()
+    needed = set[Group]()
+    for frame in survey.frames:
+        to_send = frame[(frame["kind"] == Kind.RESOURCE) & frame["present"] & frame["in_scope"]]
+        needed |= pairs(to_send[["subscription_id", "resource_group"]].drop_duplicates())
+    late = sorted(pair for pair in needed - shown if pair[1])  # some lie in a subscription, and in no group
+    if not late:
+        return
+    ids = [f"/subscriptions/{subscription}/resourceGroups/{group}" for subscription, group in late]
+    found = survey.reader.containers(ids)
+    yield Read("resource groups read late", found)
+    new = pairs(found.frame[found.frame["in_scope"]])
+    if new:  # such a group may have come with resources that no change record names
+        yield _inventory_of_groups("inventory of groups read late", survey.reader, new)
+
+
+def _inventory_of_groups(label: str, reader: AzureReader, groups: Collection[Group]) -> Read:
+    cover = Cover(_LEAVES, groups=frozenset(groups))
+    return Read(label, reader.inventory_of_groups(sorted(groups)), (cover,))
+
+
+# -- resources --------------------------------------------------------------------------------------------------------
+
+
+def _inventory(survey: Survey) -> Iterator[Read]:
+    """Everything in scope."""
+    yield Read("inventory", survey.reader.inventory(survey.subscriptions), (Cover(_LEAVES),))
+
+
+def _selection(survey: Survey) -> Iterator[Read]:
+    """The part that a person named, whole."""
+    only, reader = survey.plan.request.only, survey.reader
+    types = set(only.resource_types) - {KINDS[kind].arm_type for kind in CONTAINERS}
+    if only.resource_types and not types:
+        return  # containers alone
+    if types:
+        reader = reader.of_types(types)
+    cover = Cover(_LEAVES, subscriptions=frozenset(survey.subscriptions))
+    if only.resource_groups:
+        groups = survey.groups_in_scope()
+        wanted = pairs(groups[groups["resource_group"].isin(only.resource_groups)])
+        result = reader.inventory_of_groups(sorted(one for one in wanted if one[0] in survey.subscriptions))
+    else:
+        result = reader.inventory(survey.subscriptions)
+    yield Read("inventory of the selection", result, (cover,))
+
+
+def _changes(survey: Survey) -> Iterator[Read]:
+    """The change records of the window."""
+    yield Read(CHANGES, survey.reader.changes(survey.plan.window, survey.subscriptions))
+
+
+#: The label of the read whose rows are the change records of the window.
+CHANGES = "change records"
+
+
+def _later_changes(survey: Survey) -> Iterator[Read]:
+    """The records since then of resources whose past record says nothing of a row: it may have been overtaken."""
+    found = survey.candidates
+    found = found[found["change_type"].notna()]
+    in_doubt = found[~found["present"] | (found["change_type"] == DELETE_RECORD)]
+    if len(in_doubt):
+        since = Window(survey.plan.window.start, survey.now)
+        yield Read("later change records", survey.reader.changes_of(in_doubt["azure_id"], since))
+
+
+def _pending(survey: Survey) -> Iterator[Read]:
+    """The rows of entities that an earlier run found to have none yet, or whose parent was missing."""
+    if len(survey.remembered.pending):
+        yield Read("pending resources", by_id(survey.reader, identities(survey.remembered.pending)))
+
+
+def _quarantined(survey: Survey) -> Iterator[Read]:
+    """The entities of the quarantine that could be sent now.
+
+    The identifier of a conflict may be free again, or a person wants all of them to be tried again.
+    """
+    again = survey.remembered.quarantined
+    if not survey.plan.request.retry_quarantined:
+        again = again[again["cause"] == "conflict"]
+    if len(again):
+        yield Read("quarantined entities", by_id(survey.reader, identities(again)))
+
+
+def _tombstoned(survey: Survey) -> Iterator[Read]:
+    """The records, wherever they lie, of rows for which a Delete record is known and no newer one was read.
+
+    Azure may go on showing a row after its deletion, or it has come back while nothing read its records.
+    """
+    buried = survey.remembered.tombstones
+    if buried.empty:
+        return
+    shown = survey.candidates
+    in_doubt = shown[shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])]
+    if len(in_doubt):
+        since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
+        window = Window(since.to_pydatetime() - timedelta(seconds=1), survey.now)
+        yield Read("records of deleted resources", survey.reader.changes_of(in_doubt["azure_id"], window))
+
+
+# -- absence ----------------------------------------------------------------------------------------------------------
+
+
+def _absent(survey: Survey) -> Iterator[Read]:
+    """The ledger's entities that a read should have shown and did not: each is asked for by id, once.
+
+    Of a subscription in its grace period nothing is deleted for being absent, so there is nothing to confirm.
+    """
+    absent = survey.store.ledger.absent(survey.plan.target, survey.candidates, survey.covers)
+    absent = absent[survey.plan.request.only.covers(absent)]
+    if absent.empty:
+        return
+    in_grace = absent["subscription_id"].isin(list(survey.containers.subscriptions.in_grace))
+    yield Read("known entities that were not seen", by_id(survey.reader, absent[~in_grace]))
+    yield Read("", _nothing_shown(absent[in_grace]))
+
+
+def by_id(reader: AzureReader, entities: pd.DataFrame) -> ReadResult:
+    """The current rows of these entities (identity columns); one that Azure does not show is observed as absent."""
+    is_container = entities["kind"].isin(CONTAINERS)
+    found = [
+        read(part["azure_id"].tolist())
+        for part, read in ((entities[is_container], reader.containers), (entities[~is_container], reader.resources))
+        if len(part)
+    ]
+    shown = {key.lower() for result in found for key in result.frame["azure_id"]}
+    missing = entities[~entities["azure_id"].str.lower().isin(shown)]
+    return together([*found, _nothing_shown(missing)])
+
+
+def _nothing_shown(entities: pd.DataFrame) -> ReadResult:
+    """The observation that Azure shows no row of these entities."""
+    return derived(frame_of(records(entities.assign(present=False, in_scope=False)), OBSERVATION))
+
+
+def derived(frame: pd.DataFrame) -> ReadResult:
+    """Return observations that no rows of their own stand for, as the result of a read."""
+    return ReadResult(frame, "", total_records=0, rows=0, duplicates=0, unreadable=0, samples=(), derived=len(frame))
+
+
+def together(results: Iterable[ReadResult]) -> ReadResult:
+    """Return several results as one: their rows below each other, their numbers as sums."""
+    results = list(results)
+    return ReadResult(
+        frame=concat([one.frame for one in results], OBSERVATION),
+        query=next((one.query for one in results if one.query), ""),
+        total_records=sum(one.total_records for one in results),
+        rows=sum(one.rows for one in results),
+        duplicates=sum(one.duplicates for one in results),
+        unreadable=sum(one.unreadable for one in results),
+        samples=tuple(sample for one in results for sample in one.samples),
+        derived=sum(one.derived for one in results),
+    )
+
+
+def identities(remembered: pd.DataFrame) -> pd.DataFrame:
+    """The identity columns of entities of which the store has kept `azure_id` and `type`."""
+    rows = zip(remembered["azure_id"], remembered["type"], strict=True)
+    return pd.DataFrame([identity(azure_id, arm_type, None) for azure_id, arm_type in rows])
+
+
+def pairs(frame: pd.DataFrame) -> set[Group]:
+    """The (subscription id, resource group) pairs of these rows."""
+    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
+
+
+#: The observers of each mode, in their order. The snapshot comes first, because what is read must lie in a container
+#: that was shown. Change records come after rows, so that a row which a record brings is the newer one. Parents come
+#: when all resources have been read, absence when everything has, because only what nothing has shown is absent.
+STRATEGIES: Mapping[Mode, Sequence[Observer]] = {
+    Mode.INCREMENTAL: (
+        _snapshot,
+        _new_containers,
+        _pending,
+        _quarantined,
+        _changes,
+        _parents,
+        _tombstoned,
+        _absent,
+    ),
+    Mode.FULL: (_snapshot, _inventory, _pending, _changes, _parents, _tombstoned, _absent),
+    Mode.PARTIAL: (_snapshot, _selection, _parents, _tombstoned, _absent),
+    Mode.BACKFILL: (_snapshot, _changes, _later_changes, _parents, _tombstoned, _absent),
+}

@@ -1,0 +1,107 @@
+"""The numbers of a run: sums over its reads, and the counts of its verdicts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import pandas as pd
+
+from azure_port_sync.core.candidates import candidates
+from azure_port_sync.core.decisions import Verdict
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.engine.containers import Containers
+from azure_port_sync.engine.decide import Decided
+from azure_port_sync.engine.observe import CHANGES, Read, together
+from azure_port_sync.state import LedgerRebuild
+
+
+@dataclass(frozen=True)
+class ReadStats:
+    """What the reads of a run brought, beside the snapshot.
+
+    Of `records_read` change records of the window, `records_superseded` are older than another of the same resource;
+    `records_reduced` resources changed. `queries` are KQL texts by their purpose.
+    """
+
+    rows_read: int
+    total_records: int
+    duplicate_rows: int
+    unreadable_rows: int
+    samples: tuple[str, ...]
+    records_read: int
+    records_reduced: int
+    records_superseded: int
+    queries: dict[str, str]
+
+    @classmethod
+    def of(cls, reads: Iterable[Read]) -> "ReadStats":
+        """Sum up reads that still have their rows."""
+        reads = list(reads)
+        everything = together(read.result for read in reads)
+        records = together(read.result for read in reads if read.label == CHANGES).frame
+        return cls(
+            rows_read=everything.rows,
+            total_records=everything.total_records,
+            duplicate_rows=everything.duplicates,
+            unreadable_rows=everything.unreadable,
+            samples=everything.samples,
+            records_read=len(records),
+            records_reduced=len(candidates(records)),
+            records_superseded=len(records) - records["azure_id"].str.lower().nunique(),
+            queries={read.label: read.result.query for read in reads if read.result.query},
+        )
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """The numbers of a run that a person asks for, and that the checks compare.
+
+    `unreadable` subscriptions are named in the settings and were never readable; `unanswered` ones were shown at the
+    start of the run and not at its end; each of `in_grace` has vanished, with the end of its grace period.
+    `stale_may_remain`: nobody knows what Port held before the first run.
+    """
+
+    subscriptions: int
+    groups: int
+    groups_in_scope: int
+    reads: ReadStats
+    candidates: int
+    verdicts: dict[Verdict, int]
+    known_deletes: int
+    resent: int
+    unreadable: tuple[str, ...]
+    unanswered: tuple[str, ...]
+    in_grace: dict[str, datetime]
+    rebuild: LedgerRebuild | None
+    stale_may_remain: bool
+
+    @classmethod
+    def of(
+        cls,
+        containers: Containers,
+        reads: ReadStats,
+        decided: Decided,
+        *,
+        unanswered: tuple[str, ...],
+        rebuild: LedgerRebuild | None,
+        stale_may_remain: bool,
+    ) -> "RunStats":
+        """Put together what the steps of a run found."""
+        frame: pd.DataFrame = containers.frame
+        groups = frame[frame["kind"] == Kind.RESOURCE_GROUP]
+        decisions = decided.decisions
+        return cls(
+            subscriptions=int(frame["subscription_id"].nunique()),
+            groups=len(groups),
+            groups_in_scope=int(groups["in_scope"].sum()),
+            reads=reads,
+            candidates=decided.candidates,
+            verdicts=decisions.counts,
+            known_deletes=decisions.known[Verdict.DELETE],
+            resent=decisions.resent,
+            unreadable=containers.unreadable,
+            unanswered=unanswered,
+            in_grace=containers.subscriptions.in_grace,
+            rebuild=rebuild,
+            stale_may_remain=stale_may_remain,
+        )
