@@ -1,4 +1,4 @@
-"""Rows of Azure in, entities of the catalog out: identity, the `data` that Port is told, and its hash.
+"""Rows of Azure in, entities of the catalog out: identity, the `data` that is sent to Port, and its hash.
 
 `data` keeps the keys of the guide's script, so that its webhook mapping and anybody's own mapping read it
 unchanged. It is canonical JSON text (sorted keys, no spaces), because text is what is compared, stored and sent.
@@ -106,7 +106,7 @@ def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `data` that says who an entity is and where it lies; a delete carries nothing else."""
     resource_id = escape(identity_columns["azure_id"])
     if port_identifier(resource_id) != identity_columns["identifier"]:
-        resource_id = identity_columns["identifier"]  # found in Port and not told by us: its id is a guess
+        resource_id = identity_columns["identifier"]  # imported from Port and never sent by us: its id is a guess
     return {
         "resourceId": resource_id,
         "type": identity_columns["type"],

@@ -1,4 +1,4 @@
-"""The ways a run can fail that a person can mend: one sentence each, naming the setting and the remedy.
+"""The ways a run can fail that a person can fix: one sentence each, naming the setting and the remedy.
 
 Failures are classified where they enter (settings, Azure, Port, state) and are never re-interpreted further up; a
 run shows the sentence as it is. Anything that is not a `SyncError` is a defect and keeps its traceback.
@@ -26,4 +26,4 @@ class StateError(SyncError):
 
 
 class GuardError(SyncError):
-    """What was decided must not be delivered without a person's word."""
+    """A change set must not be delivered without a person's word."""

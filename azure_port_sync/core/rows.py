@@ -1,6 +1,6 @@
 """The row types that travel between the rooms, as Arrow schemas and the frames made of them.
 
-An *observation* is what one read said about one entity: its current row, a change record of it, or both. A *change
+An *observation* is what one read brought of one entity: its current row, a change record of it, or both. A *change
 set* is one decided operation per entity. Both are columns and not objects, because a tenant may hold a million of
 them.
 """
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 
 class Operation(StrEnum):
-    """What Port is asked to do with an entity."""
+    """What Port is to do with an entity."""
 
     UPSERT = "upsert"
     DELETE = "delete"
@@ -36,10 +36,10 @@ _IDENTITY = [
 _CHANGE_TIME = _column("change_time", pa.timestamp("ns", tz="UTC"), "of the newest change record; null without one")
 _CONTENT = [
     _column("hash", pa.string(), "of what Port shows; null where Azure shows no row"),
-    _column("data", pa.string(), "what is told, as canonical JSON; null where Azure shows no row"),
+    _column("data", pa.string(), "what is sent, as canonical JSON; null where Azure shows no row"),
 ]
 
-#: What one read said about one entity.
+#: One observation a row.
 OBSERVATION = pa.schema(
     [
         *_IDENTITY,
@@ -48,7 +48,7 @@ OBSERVATION = pa.schema(
         *_CONTENT,
         _column("change_type", pa.string(), "Create, Update or Delete; null without a change record"),
         _CHANGE_TIME,
-        _column("change", pa.string(), "what `data` tells of that change, as JSON"),
+        _column("change", pa.string(), "what `data` says of that change, as JSON"),
     ]
 )
 
@@ -57,9 +57,9 @@ CHANGE_SET = pa.schema(
     [
         _column("operation", pa.string(), "upsert or delete"),
         *_IDENTITY,
-        _column("hash", pa.string(), "of what is told; null for a delete"),
+        _column("hash", pa.string(), "of what is sent; null for a delete"),
         _CHANGE_TIME,
-        _column("data", pa.string(), "what is told, as canonical JSON"),
+        _column("data", pa.string(), "what is sent, as canonical JSON"),
     ]
 )
 

@@ -1,7 +1,8 @@
-"""The asset checks: which counts must agree, what each says when they do not, and what to do then.
+"""The asset checks: which there are, on which asset, and what each means.
 
-Each belongs to the asset that made its counts, so that a red one comes with the numbers. A blocking one fails the run
-before anything wrong is sent or believed; the others warn.
+A check belongs to the asset that made its counts, so that a red one comes with the numbers. A blocking one fails the
+run before anything wrong is sent or believed; the others warn. What they find is worked out in `change_set_checks` and
+`delivery_checks`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,98 +12,104 @@ import dagster as dg
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 
-def _specs(asset: str, checks: Sequence[tuple[str, bool, str]]) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description)
-        for name, blocking, description in checks
-    ]
+def _blocking(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=asset, blocking=True, description=description)
 
 
-#: Name, whether it is blocking, and meaning of the checks of each asset.
-SNAPSHOT_CHECKS = _specs(
-    "azure_resource_groups",
-    [
-        ("containers_match_azure", False, "As many subscriptions and groups were read as Azure says there are."),
-        ("containers_readable", False, "No subscription or group came twice or in a form that cannot be read."),
-    ],
-)
+def _warning(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=asset, description=description)
 
-CHANGE_SET_CHECKS = _specs(
-    "azure_change_set",
-    [
-        ("rows_match_azure", False, "As many rows and change records were read as Azure says there are."),
-        (
-            "rows_readable",
-            False,
-            "No row came twice or in a form that cannot be read. Such rows are counted and left out; all others are "
-            "synced.",
-        ),
-        (
-            "records_accounted_for",
-            True,
-            "Every change record was either the newest of its resource or superseded by a newer one.",
-        ),
-        (
-            "candidates_accounted_for",
-            True,
-            "Every candidate got exactly one verdict: upsert, delete, unchanged, out of scope, ...",
-        ),
-        (
-            "identifiers_valid",
-            True,
-            "No identifier is sent twice, and each is one that Port accepts; one that is not goes to quarantine.",
-        ),
-        (
-            "subscriptions_present",
-            True,
-            "Azure answers for every subscription that is named in the settings or was read before. One that vanished "
-            "keeps its entities for 24 hours, and this check warns of it.",
-        ),
-        (
-            "deletes_within_guard",
-            True,
-            "The run deletes no unusual share of what Port is known to hold, or a person has allowed it.",
-        ),
-        (
-            "no_stale_entities",
-            False,
-            "There is nothing in Port from before the first run that Azure deleted longer ago than it keeps records.",
-        ),
-    ],
-)
 
-DELIVERY_CHECKS = _specs(
-    "port_deliveries",
-    [
-        ("deliveries_match_change_set", False, "Port answered every operation of the change set."),
-        (
-            "deliveries_complete",
-            True,
-            "Port accepted every delivery, or it is in quarantine. Otherwise the run fails, and the watermark stays.",
-        ),
-        (
-            "quarantine_empty",
-            False,
-            "Port refuses no entity for its content. What is in quarantine is sent again when it changes in Azure, or "
-            "with `retry_quarantined: true`.",
-        ),
-        (
-            "port_holds_ledger",
-            False,
-            "After a full run, Port's API shows as many entities as the ledger, and a few of them as they were sent.",
-        ),
-        (
-            "ledger_matches_inventory",
-            False,
-            "After a full run, the ledger has exactly what was found in Azure, is in its grace period, or waits.",
-        ),
-        (
-            "watermark_recent",
-            False,
-            "The watermark, up to which every change has been delivered, is not older than four ticks of the schedule.",
-        ),
-    ],
-)
+SNAPSHOT_CHECKS = [
+    _warning(
+        "azure_resource_groups",
+        "containers_match_azure",
+        "As many subscriptions and groups were read as Azure says there are.",
+    ),
+    _warning(
+        "azure_resource_groups",
+        "containers_readable",
+        "No subscription or group came twice, or in a form that cannot be read.",
+    ),
+]
+
+CHANGE_SET_CHECKS = [
+    _warning(
+        "azure_change_set",
+        "rows_match_azure",
+        "As many rows and change records were read as Azure says there are.",
+    ),
+    _warning(
+        "azure_change_set",
+        "rows_readable",
+        "No row came twice, or in a form that cannot be read. Such rows are counted; all others are synced.",
+    ),
+    _blocking(
+        "azure_change_set",
+        "records_accounted_for",
+        "Every change record was either the newest of its resource or superseded by a newer one.",
+    ),
+    _blocking(
+        "azure_change_set",
+        "candidates_accounted_for",
+        "Every candidate got exactly one verdict: upsert, delete, unchanged, out of scope, ...",
+    ),
+    _blocking(
+        "azure_change_set",
+        "identifiers_valid",
+        "No identifier is sent twice, and each is one that Port accepts; one that is not goes to quarantine.",
+    ),
+    _blocking(
+        "azure_change_set",
+        "subscriptions_present",
+        "Azure answers for every subscription that is named in the settings or was read before. One that vanished "
+        "keeps its entities for 24 hours, and this check warns of it.",
+    ),
+    _blocking(
+        "azure_change_set",
+        "deletes_within_guard",
+        "The run deletes no unusual share of what Port is known to hold, or a person has allowed it.",
+    ),
+    _warning(
+        "azure_change_set",
+        "no_stale_entities",
+        "Port holds nothing from before the first run that Azure deleted longer ago than it keeps records.",
+    ),
+]
+
+DELIVERY_CHECKS = [
+    _warning(
+        "port_deliveries",
+        "deliveries_match_change_set",
+        "Port answered every operation of the change set.",
+    ),
+    _blocking(
+        "port_deliveries",
+        "deliveries_complete",
+        "Port accepted every delivery, or it is in quarantine. Otherwise the run fails, and the watermark stays.",
+    ),
+    _warning(
+        "port_deliveries",
+        "quarantine_empty",
+        "Port refuses no entity for its content. What is in quarantine is sent again when it changes in Azure, or "
+        "with `retry_quarantined: true`.",
+    ),
+    _warning(
+        "port_deliveries",
+        "port_holds_ledger",
+        "After a full run, Port's API shows as many entities as the ledger, and a few of them as they were sent.",
+    ),
+    _warning(
+        "port_deliveries",
+        "ledger_matches_inventory",
+        "After a full run, the ledger has exactly what was found in Azure, is in its grace period, or waits.",
+    ),
+    _warning(
+        "port_deliveries",
+        "watermark_recent",
+        "The watermark, up to which every change has been delivered, is not older than four ticks of the schedule.",
+    ),
+]
 
 
 def check_result(
@@ -114,6 +121,7 @@ def check_result(
     asset_key: str | None = None,
     **metadata: int | str,
 ) -> dg.AssetCheckResult:
+    """Return the result of a check, with its numbers as metadata."""
     return dg.AssetCheckResult(
         check_name=name,
         asset_key=asset_key,

@@ -69,8 +69,8 @@ def _delivered_sentence(report: DeliveryReport) -> str:
     if report.failed:
         row, reason = report.failed[0]
         return (
-            f"Port kept failing at {len(report.failed):,} of {report.total:,} operations and took the others; the first "
-            f"is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
+            f"Port kept failing at {len(report.failed):,} of {report.total:,} operations and took the others; the "
+            f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
         )
     if report.quarantined:
         return (
@@ -110,7 +110,7 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateRes
     return check_result(
         "ledger_matches_inventory",
         passed=rows == kept,
-        description=f"The ledger has {rows:,} entities; {kept:,} were found in Azure, are in their grace period or wait."
+        description=f"The ledger has {rows:,} entities; {kept:,} were found in Azure, are in grace or wait."
         + ("" if rows == kept else " Launch full_sync with `force: true`, and report it to the maintainers."),
         ledger=rows,
         found=kept,

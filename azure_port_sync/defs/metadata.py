@@ -1,4 +1,4 @@
-"""How things are shown in the Dagster UI: errors as a sentence, numbers to plot, tables cut to what is read."""
+"""Metadata for the Dagster UI: errors as one sentence, numbers to plot, tables cut to what a person reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,9 +48,9 @@ class Problem(NamedTuple):
 
 
 def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
-    """What went wrong in a run, as the run's own events tell it.
+    """Return what went wrong in a run, from the run's own events.
 
-    Of an error that was not made for a person no more is told than its kind: its text may be long, and hold anything.
+    Of an error that was not made for a person only the kind is given: its text may be long, and hold anything.
     """
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
@@ -63,9 +63,9 @@ def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
                 yield Problem(found.check_name, found.description or "", is_check=True, stops=stops)
         elif event.is_step_failure:
             data = event.step_failure_data
-            said = data.user_failure_data.description if data.user_failure_data else None
+            description = data.user_failure_data.description if data.user_failure_data else None
             kind = data.error.cls_name if data.error else "an error"
-            sentence = said or f"{kind}; the run's log has all of it."
+            sentence = description or f"{kind}; the run's log has all of it."
             yield Problem(event.step_key or "", sentence, is_check=False, stops=True)
 
 
@@ -115,7 +115,7 @@ def _when(times: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def plan_metadata(plan: Plan) -> _Metadata:
-    """What a run set out to do, and why."""
+    """The plan of a run, and why it is that."""
     return {
         "mode": str(plan.mode),
         "mode_reason": "; ".join(plan.reasons),
@@ -195,11 +195,11 @@ def _by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.DataFrame({column: grouped.index, "upserts": upserts.array, "deletes": (grouped["size"] - upserts).array})
 
 
-# -- what Port was told ---------------------------------------------------------------------------------------------
+# -- what was delivered ---------------------------------------------------------------------------------------------
 
 
 def report_metadata(report: DeliveryReport, seconds: float) -> _Metadata:
-    """Numbers to plot: what Port took, and how fast; a table of what it did not take."""
+    """Numbers to plot: what Port accepted, and how fast; a table of what it did not accept."""
     rows = [
         {"reason": reason, "operation": row.operation, "azure_id": row.azure_id}
         for row, reason in [*report.refused, *report.failed]
@@ -229,7 +229,7 @@ def flow_metadata(flow: Flow) -> _Metadata:
 
 
 def lag_metadata(frame: pd.DataFrame, watermark: datetime | None, now: datetime) -> _Metadata:
-    """How far Port is behind Azure: the watermark, its age, and the age of the oldest change that was told."""
+    """How far Port is behind Azure: the watermark, its age, and the age of the oldest change that was sent."""
     oldest = frame["change_time"].min()
     return {
         **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
@@ -239,7 +239,7 @@ def lag_metadata(frame: pd.DataFrame, watermark: datetime | None, now: datetime)
 
 
 def quarantine_metadata(quarantined: pd.DataFrame) -> _Metadata:
-    """What Port refuses for what it is, the oldest first."""
+    """What Port refuses for its content, the oldest first."""
     if quarantined.empty:
         return {"in_quarantine": 0}
     shown = quarantined.assign(
@@ -252,7 +252,7 @@ def quarantine_metadata(quarantined: pd.DataFrame) -> _Metadata:
 
 
 def links_metadata(frame: pd.DataFrame, port_app: str | None) -> _Metadata:
-    """The newest entities that were told, as links to their pages in Port; none where Port's address is not known.
+    """The newest entities that were sent, as links to their pages in Port; none where Port's address is not known.
 
     An entity's page is ``<app>/<blueprint>Entity?identifier=<identifier>`` (docs.port.io shows such links).
     """

@@ -59,7 +59,7 @@ _TEXT = pd.ArrowDtype(pa.string())
 class ChangeSet:
     """The decided operations (columns of CHANGE_SET, in delivery order), the plan they belong to, and the guard.
 
-    `blockers` say in a sentence each why it must not be delivered. `kept` is the number of rows that the ledger holds
+    `blockers` say in a sentence each why it must not be delivered, beside the guard. `kept` is the number of rows that the ledger holds
     when all of a full change set is delivered, and None for others. `sample` are a few entities of a full run as Port
     should show them: `kind`, `identifier` and `data`.
     """
@@ -70,6 +70,11 @@ class ChangeSet:
     blockers: tuple[str, ...] = ()
     kept: int | None = None
     sample: tuple[dict[str, str], ...] = ()
+
+    @property
+    def blocked_by(self) -> str:
+        """Why the change set must not be delivered; empty when it may."""
+        return " ".join([*self.blockers, *([str(self.guard)] if self.guard.blocks else [])])
 
 
 class Decisions(NamedTuple):

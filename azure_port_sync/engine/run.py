@@ -15,7 +15,7 @@ from azure_port_sync.core.errors import GuardError, SettingsError
 from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.kinds import CONTAINERS
 from azure_port_sync.core.plan import Plan, plan
-from azure_port_sync.core.request import Request
+from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import Operation, change_set_rows
 from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
 from azure_port_sync.engine.decide import ChangeSet, decide_survey
@@ -103,8 +103,8 @@ def decide_changes(
         min_deletes=request.min_guarded_deletes,
         allowed=request.allow_mass_delete,
     )
-    blockers = [*subscription_blockers(stats), *([str(guard)] if guard.blocks else [])]
-    kept = decided.decisions.kept if run_plan.mode is run_plan.mode.FULL else None
+    blockers = subscription_blockers(stats)
+    kept = decided.decisions.kept if run_plan.mode is Mode.FULL else None
     change_set = ChangeSet(decided.decisions.change_set, run_plan, guard, tuple(blockers), kept, tuple(decided.sample))
     return change_set, stats
 
@@ -141,8 +141,8 @@ def deliver_changes(
     run_plan, frame = change_set.plan, change_set.frame
     if run_plan.request.dry_run:
         raise GuardError("This change set is of a dry run, which sends nothing.")
-    if change_set.blockers:
-        raise GuardError(" ".join(change_set.blockers))
+    if change_set.blocked_by:
+        raise GuardError(change_set.blocked_by)
     with leased(store, clock, run_plan) as lease:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
         lease.begin_deleting(change_set_rows(going))

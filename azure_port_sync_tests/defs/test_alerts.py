@@ -111,7 +111,7 @@ def test_an_incident_is_told_once_and_its_end_once(
 def test_a_check_that_stopped_the_run_is_in_the_alert(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "FLOOR", 1)
+    monkeypatch.setattr(guard, "MIN_DELETES", 1)
     operator.sync()
     operator.sandbox.tenant.delete_group(group_id=estate["web"])
     operator.run()

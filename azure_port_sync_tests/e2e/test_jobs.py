@@ -470,7 +470,7 @@ def test_a_mass_deletion_is_blocked_until_a_person_allows_it(
     operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The numbers are there to look at, and nothing is delivered."""
-    monkeypatch.setattr(guard, "FLOOR", 1)
+    monkeypatch.setattr(guard, "MIN_DELETES", 1)
     operator.sync()
     operator.sandbox.tenant.delete_group(group_id=estate["web"])
     before = operator.sandbox.held()
@@ -642,7 +642,7 @@ def test_a_first_dry_run_with_api_credentials_leaves_the_ledger_empty(
 def test_a_dry_run_of_a_mass_deletion_warns_and_goes_on(
     operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "FLOOR", 1)
+    monkeypatch.setattr(guard, "MIN_DELETES", 1)
     operator.sync()
     operator.sandbox.tenant.delete_group(group_id=estate["web"])
 

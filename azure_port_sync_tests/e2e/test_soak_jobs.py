@@ -150,7 +150,7 @@ def test_any_history_of_jobs_ends_with_the_right_catalog(
     setup = SETUPS[number % len(SETUPS)]
     history = drawn(setup, number, ticks=4)
     world = World(station, setup, product=Jobs)
-    monkeypatch.setattr(guard, "FLOOR", history.floor)
+    monkeypatch.setattr(guard, "MIN_DELETES", history.floor)
     try:
         world.play(history)
     except BaseException as error:

@@ -8,44 +8,42 @@ import pytest
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.engine import run
+from azure_port_sync.engine.containers import read_snapshot
+from azure_port_sync.engine.run import deliver_changes
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks.api import ApiSink
-from azure_port_sync_tests.engine import test_histories
-from azure_port_sync_tests.engine.test_histories import TICK, World
-
-world, api = test_histories.world, test_histories.api
+from azure_port_sync_tests.support.scenario import TICK, Scenario
 
 SITES = "microsoft.web/sites"
 
 
 @pytest.fixture
-def strict(world: World, api: PortApi) -> World:
+def strict(world: Scenario, api: PortApi) -> Scenario:
     """Delivers by Port's API, which refuses a resource whose group it does not hold."""
     deadline = timedelta(minutes=10)
     world.sink = ApiSink(api, concurrency=4, deadline=deadline, clock=world.clock)  # type: ignore[assignment]
     return world
 
 
-def _run_on(world: World, snapshot: pd.DataFrame, mode: Mode) -> DeliveryReport:
+def _run_on(world: Scenario, snapshot: pd.DataFrame, mode: Mode) -> DeliveryReport:
     """A run whose snapshot was taken before its other reads."""
     world.runs += 1
     change_set, _ = world.decide(Request(mode), snapshot=snapshot, run=str(world.runs))
-    report = run.deliver_changes(change_set, world.sink, world.store, world.clock)
+    report = deliver_changes(change_set, world.sink, world.store, world.clock)
     assert (report.refused, report.unsettled) == ([], 0)
     return report
 
 
-def _titles(world: World) -> set[str]:
+def _titles(world: Scenario) -> set[str]:
     return {entity["title"] for entity in world.sandbox.held()["azureCloudResources"].values()}
 
 
 @pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
-def test_a_group_created_after_the_snapshot_is_told_before_its_resource(strict: World, mode: Mode) -> None:
+def test_a_group_created_after_the_snapshot_is_told_before_its_resource(strict: Scenario, mode: Mode) -> None:
     world = strict.begin()
     world.clock.sleep(TICK)
-    snapshot = run.read_snapshot(world.reader).frame
+    snapshot = read_snapshot(world.reader).frame
     late = world.tenant.add_group(world.subscription, "Late (1)", "westeurope")
     world.tenant.create_resource(late, SITES, "within")
 
@@ -57,7 +55,7 @@ def test_a_group_created_after_the_snapshot_is_told_before_its_resource(strict: 
 
 
 @pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
-def test_a_resource_whose_group_azure_does_not_show_yet_waits_for_it(strict: World, mode: Mode) -> None:
+def test_a_resource_whose_group_azure_does_not_show_yet_waits_for_it(strict: Scenario, mode: Mode) -> None:
     world = strict.begin()
     world.tenant.set_delays(row_delay=[2 * TICK, 2 * TICK])
     late = world.tenant.add_group(world.subscription, "late", "westeurope")
@@ -66,22 +64,22 @@ def test_a_resource_whose_group_azure_does_not_show_yet_waits_for_it(strict: Wor
 
     outcome = world.tick(mode)
 
-    assert (outcome.findings.verdicts[Verdict.PENDING], outcome.report.total) == (1, 0)
-    assert list(world.store.pending("t")["azure_id"].str.rpartition("/")[2]) == ["within"]
+    assert (outcome.stats.verdicts[Verdict.PENDING], outcome.report.total) == (1, 0)
+    assert list(world.store.facts.pending("t")["azure_id"].str.rpartition("/")[2]) == ["within"]
     world.clock.sleep(2 * TICK)
     assert world.tick().report.accepted == {"upsert": 2}
-    assert world.store.pending("t").empty
+    assert world.store.facts.pending("t").empty
     world.ends_right()
 
 
 @pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
-def test_a_resource_waits_for_a_group_that_the_snapshot_shows_out_of_scope(strict: World, mode: Mode) -> None:
+def test_a_resource_waits_for_a_group_that_the_snapshot_shows_out_of_scope(strict: Scenario, mode: Mode) -> None:
     """Refused, it would have stayed in quarantine when the group was told a tick later."""
     strict.include = {"env": "p"}
     world = strict.begin({"env": "p"})
     other = world.tenant.add_group(world.subscription, "other", "westeurope", {"env": "d"})
     world.clock.sleep(TICK)
-    snapshot = run.read_snapshot(world.reader).frame
+    snapshot = read_snapshot(world.reader).frame
     world.tenant.retag_group(other, {"env": "p"})
     world.tenant.create_resource(other, SITES, "within")
 
@@ -92,15 +90,15 @@ def test_a_resource_waits_for_a_group_that_the_snapshot_shows_out_of_scope(stric
     world.ends_right()
 
 
-def test_a_group_that_is_read_late_comes_with_all_that_is_in_it(strict: World) -> None:
+def test_a_group_that_is_read_late_comes_with_all_that_is_in_it(strict: Scenario) -> None:
     """Its older resources have no change record, and from the next run on it is no new group."""
     world = strict.begin()
     rest = world.tenant.add_group(world.subscription, "rest", "westeurope")
     world.tenant.create_resource(rest, SITES, "old")
     touched = world.tenant.create_resource(rest, SITES, "touched")
     world.clock.sleep(timedelta(days=1).total_seconds())
-    snapshot = run.read_snapshot(world.reader).frame
-    world.store.finish(_settled_until_now(world))
+    snapshot = read_snapshot(world.reader).frame
+    world.store.targets.finish(_settled_until_now(world))
     world.tenant.tag_resource(touched, {"a": "b"})
 
     _run_on(world, snapshot[snapshot["name"] != "rest"], Mode.INCREMENTAL)
@@ -109,14 +107,14 @@ def test_a_group_that_is_read_late_comes_with_all_that_is_in_it(strict: World) -
     world.ends_right()
 
 
-def _settled_until_now(world: World) -> Plan:
+def _settled_until_now(world: Scenario) -> Plan:
     """The plan of a run that settles and tells nothing, as if the group had not been readable so far."""
     change_set, _ = world.decide(Request(), run="blind")
-    assert world.store.claim(change_set.plan, world.clock.now()) is None
+    assert world.store.lease.claim(change_set.plan) is None
     return change_set.plan
 
 
-def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: World) -> None:
+def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Scenario) -> None:
     """A role on one resource shows it and not its group, for as long as it lasts."""
     world.begin()
     world.tenant.set_delays(row_delay=[10 * 86400, 10 * 86400])
@@ -129,5 +127,5 @@ def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Wor
     world.clock.sleep(timedelta(days=1).total_seconds())
     world.tick()
     assert "within" in _titles(world)
-    assert world.store.pending("t").empty
+    assert world.store.facts.pending("t").empty
     assert world.tick().report.total == 0

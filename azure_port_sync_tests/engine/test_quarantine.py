@@ -27,7 +27,7 @@ from azure_port_sync_tests.conftest import NOW
 from azure_port_sync_tests.e2e import test_jobs
 from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks, recorded
 from azure_port_sync_tests.engine import test_histories
-from azure_port_sync_tests.engine.test_histories import TICK, World
+from azure_port_sync_tests.engine.test_histories import TICK, Scenario
 from azure_port_sync_tests.state import test_store
 
 world, api = test_histories.world, test_histories.api
@@ -40,30 +40,30 @@ DELETES = '"operation":"delete"'
 RESOURCES = "azureCloudResources"
 
 
-def _refusing(world: World, what: str = '"poison":"yes"') -> Fault:
+def _refusing(world: Scenario, what: str = '"poison":"yes"') -> Fault:
     """Port refuses every event that holds this text; the fault counts them. (By default a tag that has the value.)"""
     fault = Fault("port", status=400, body={"message": "no"}, in_body=what, times=None)
     world.sandbox.faults.add(fault)
     return fault
 
 
-def _quarantine(world: World) -> dict[str, dict[str, Any]]:
+def _quarantine(world: Scenario) -> dict[str, dict[str, Any]]:
     """What is in quarantine, by name."""
     return {row["azure_id"].rpartition("/")[2]: row for row in records(world.store.quarantined("t"))}
 
 
-def _titles(world: World) -> set[str]:
+def _titles(world: Scenario) -> set[str]:
     return {entity["title"] for entity in world.sandbox.held()[RESOURCES].values()}
 
 
-def _settles(world: World, mode: Mode = Mode.INCREMENTAL, **more: Any) -> run.Outcome:
+def _settles(world: Scenario, mode: Mode = Mode.INCREMENTAL, **more: Any) -> run.Outcome:
     outcome = world.tick(mode, **more)
     assert (outcome.report.error, outcome.report.unsettled) == (None, 0)
     assert world.store.target_state("t").watermark == outcome.plan.window.end
     return outcome
 
 
-def _agrees(world: World, **more: Any) -> None:
+def _agrees(world: Scenario, **more: Any) -> None:
     """A full run settles, and the ledger holds what was found or is held back."""
     world.clock.sleep(TICK)
     world.runs += 1
@@ -79,23 +79,23 @@ def _agrees(world: World, **more: Any) -> None:
 
 LONG = "(" * 320  # each of them three characters in an identifier
 
-Way = Callable[[World], str]
+Way = Callable[[Scenario], str]
 
 
-def _refused(world: World) -> str:
+def _refused(world: Scenario) -> str:
     _refusing(world)
     return world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
 
 
-def _too_large(world: World) -> str:
+def _too_large(world: Scenario) -> str:
     return world.tenant.create_resource(world.group, SITES, "bad", tags={"t": "x" * 600_000})
 
 
-def _too_long(world: World) -> str:
+def _too_long(world: Scenario) -> str:
     return world.tenant.create_resource(world.group, SITES, f"bad{LONG}")
 
 
-def _colliding(world: World) -> str:
+def _colliding(world: Scenario) -> str:
     """With a resource that was told before."""
     world.tenant.create_resource(world.group, SITES, "b ad")
     _settles(world)
@@ -111,7 +111,7 @@ WAYS: dict[str, tuple[Way, str]] = {
 ways = pytest.mark.parametrize("way", WAYS)
 
 
-def _with_one(world: World, way: str) -> tuple[str, str]:
+def _with_one(world: Scenario, way: str) -> tuple[str, str]:
     """A world whose quarantine holds one resource: its id and its name."""
     world.begin()
     resource = WAYS[way][0](world)
@@ -122,7 +122,7 @@ def _with_one(world: World, way: str) -> tuple[str, str]:
 
 
 @ways
-def test_what_port_does_not_take_is_put_aside_and_not_tried_again_by_itself(world: World, way: str) -> None:
+def test_what_port_does_not_take_is_put_aside_and_not_tried_again_by_itself(world: Scenario, way: str) -> None:
     resource, name = _with_one(world, way)
     row = _quarantine(world)[name]
     assert re.search(WAYS[way][1], row["reason"])
@@ -140,7 +140,7 @@ def test_what_port_does_not_take_is_put_aside_and_not_tried_again_by_itself(worl
     assert {**after, "last_at": None} == {**row, "last_at": None}
 
 
-def test_changed_content_is_tried_and_success_takes_it_out(world: World) -> None:
+def test_changed_content_is_tried_and_success_takes_it_out(world: Scenario) -> None:
     resource, name = _with_one(world, "refused")
     world.tenant.tag_resource(resource, {"fine": "yes"})
     assert _settles(world).report.accepted == {"upsert": 1}
@@ -149,7 +149,7 @@ def test_changed_content_is_tried_and_success_takes_it_out(world: World) -> None
     assert world.sandbox.compare().sentences() == []
 
 
-def test_changed_content_that_port_refuses_too_is_counted(world: World) -> None:
+def test_changed_content_that_port_refuses_too_is_counted(world: Scenario) -> None:
     resource, name = _with_one(world, "refused")
     first = _quarantine(world)[name]
     world.tenant.tag_resource(resource, {**POISON, "more": "yes"})
@@ -163,7 +163,7 @@ def test_changed_content_that_port_refuses_too_is_counted(world: World) -> None:
 
 
 @pytest.mark.parametrize("way", ["refused", "too long", "colliding"])
-def test_a_deleted_entity_leaves_quarantine(world: World, way: str) -> None:
+def test_a_deleted_entity_leaves_quarantine(world: Scenario, way: str) -> None:
     resource, _ = _with_one(world, way)
     world.tenant.delete_resource(resource)
     _settles(world)
@@ -172,7 +172,7 @@ def test_a_deleted_entity_leaves_quarantine(world: World, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["refused", "too long"])
-def test_an_entity_out_of_scope_leaves_quarantine(world: World, way: str) -> None:
+def test_an_entity_out_of_scope_leaves_quarantine(world: Scenario, way: str) -> None:
     """At the latest in a full run: nothing tells of what was never told."""
     world.include = {"env": "p"}
     world.begin({"env": "p"})
@@ -186,7 +186,7 @@ def test_an_entity_out_of_scope_leaves_quarantine(world: World, way: str) -> Non
 
 
 @pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
-def test_a_person_can_have_it_tried_again(world: World, mode: Mode) -> None:
+def test_a_person_can_have_it_tried_again(world: Scenario, mode: Mode) -> None:
     """The reason lay in Port, so nothing changes in Azure."""
     _, name = _with_one(world, "refused")
     world.clock.sleep(timedelta(days=1).total_seconds())  # its record is long past
@@ -200,7 +200,7 @@ def test_a_person_can_have_it_tried_again(world: World, mode: Mode) -> None:
     _agrees(world)
 
 
-def test_a_refused_group_is_tried_again_with_what_is_in_it(world: World) -> None:
+def test_a_refused_group_is_tried_again_with_what_is_in_it(world: Scenario) -> None:
     world.begin()
     fault = _refusing(world)
     group = world.tenant.add_group(world.subscription, "bad", "westeurope", POISON)
@@ -215,7 +215,7 @@ def test_a_refused_group_is_tried_again_with_what_is_in_it(world: World) -> None
     assert world.sandbox.compare().sentences() == []
 
 
-def test_trying_again_in_vain_what_is_gone_releases_it(world: World) -> None:
+def test_trying_again_in_vain_what_is_gone_releases_it(world: Scenario) -> None:
     """Nothing told of the deletion of what lay in a group that Azure deleted."""
     world.begin()
     group = world.tenant.add_group(world.subscription, "other", "westeurope")
@@ -231,7 +231,7 @@ def test_trying_again_in_vain_what_is_gone_releases_it(world: World) -> None:
 
 
 @pytest.fixture
-def undeletable(world: World) -> World:
+def undeletable(world: Scenario) -> Scenario:
     """A world where Port has refused to delete the resource "x1"."""
     world.begin()
     _refusing(world, DELETES)
@@ -243,7 +243,7 @@ def undeletable(world: World) -> World:
     return world
 
 
-def test_a_refused_delete_is_not_tried_again_by_itself(undeletable: World) -> None:
+def test_a_refused_delete_is_not_tried_again_by_itself(undeletable: Scenario) -> None:
     world = undeletable
     (fault,) = world.sandbox.faults
     assert _settles(world).report.refused == []
@@ -252,7 +252,7 @@ def test_a_refused_delete_is_not_tried_again_by_itself(undeletable: World) -> No
 
 
 @pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
-def test_a_person_can_have_a_delete_tried_again(undeletable: World, mode: Mode) -> None:
+def test_a_person_can_have_a_delete_tried_again(undeletable: Scenario, mode: Mode) -> None:
     world = undeletable
     world.sandbox.faults.clear()
     world.clock.sleep(timedelta(days=1).total_seconds())
@@ -261,7 +261,7 @@ def test_a_person_can_have_a_delete_tried_again(undeletable: World, mode: Mode) 
     assert world.sandbox.compare().sentences() == []
 
 
-def test_what_port_would_not_delete_is_told_when_it_comes_back(undeletable: World) -> None:
+def test_what_port_would_not_delete_is_told_when_it_comes_back(undeletable: Scenario) -> None:
     world = undeletable
     world.clock.sleep(60)
     world.tenant.recreate_resource(world.one)
@@ -273,7 +273,7 @@ def test_what_port_would_not_delete_is_told_when_it_comes_back(undeletable: Worl
 # -- too much to be the entities' fault ------------------------------------------------------------------------------
 
 
-def _crowd(world: World, bad: Callable[[int], dict[str, Any]], count: int, good: int = 40) -> None:
+def _crowd(world: Scenario, bad: Callable[[int], dict[str, Any]], count: int, good: int = 40) -> None:
     world.tenant.create_resources(
         [
             *({"group_id": world.group, "type": SITES, **bad(n)} for n in range(count)),
@@ -289,7 +289,7 @@ BAD: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: World, kind: str) -> None:
+def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Scenario, kind: str) -> None:
     world.begin()
     fault = _refusing(world)
     watermark = world.store.target_state("t").watermark
@@ -306,7 +306,7 @@ def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Wor
         world.ends_right()
 
 
-def test_twenty_refusals_are_put_aside(world: World) -> None:
+def test_twenty_refusals_are_put_aside(world: Scenario) -> None:
     world.begin()
     _refusing(world)
     _crowd(world, BAD["refused"], 20)
@@ -314,7 +314,7 @@ def test_twenty_refusals_are_put_aside(world: World) -> None:
     _agrees(world)
 
 
-def test_of_a_large_run_five_percent_are_put_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_run_five_percent_are_put_aside(world: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliver, "_MAX_REFUSED", 2)
     world.begin()
     _refusing(world)
@@ -325,7 +325,7 @@ def test_of_a_large_run_five_percent_are_put_aside(world: World, monkeypatch: py
 # -- two ids in one identifier ---------------------------------------------------------------------------------------
 
 
-def test_the_second_of_two_ids_is_told_as_soon_as_the_first_is_gone(world: World) -> None:
+def test_the_second_of_two_ids_is_told_as_soon_as_the_first_is_gone(world: Scenario) -> None:
     world.begin()
     spaced = world.tenant.create_resource(world.group, SITES, "a b")
     _settles(world)
@@ -344,7 +344,7 @@ def test_the_second_of_two_ids_is_told_as_soon_as_the_first_is_gone(world: World
     _agrees(world)
 
 
-def test_a_full_run_finds_out_that_the_first_of_two_ids_is_gone(world: World) -> None:
+def test_a_full_run_finds_out_that_the_first_of_two_ids_is_gone(world: Scenario) -> None:
     """Its Delete record is long past, and its identifier was seen: that of the other one."""
     world.begin()
     spaced = world.tenant.create_resource(world.group, SITES, "a b")
@@ -359,7 +359,7 @@ def test_a_full_run_finds_out_that_the_first_of_two_ids_is_gone(world: World) ->
     assert _titles(world) == {"x1", "x2", "a_b"}
 
 
-def test_of_two_new_ids_in_one_identifier_one_is_told_and_the_other_named(world: World) -> None:
+def test_of_two_new_ids_in_one_identifier_one_is_told_and_the_other_named(world: Scenario) -> None:
     world.begin()
     for name in ("a_b", "a b"):
         world.tenant.create_resource(world.group, SITES, name)
@@ -369,7 +369,7 @@ def test_of_two_new_ids_in_one_identifier_one_is_told_and_the_other_named(world:
     _agrees(world)
 
 
-def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: World, api: PortApi, tmp_path: Path) -> None:
+def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: Scenario, api: PortApi, tmp_path: Path) -> None:
     """Who begins with what Port holds guesses the ids of it; a run that was cut off then made one count for good."""
     world.begin()
     spaced = world.tenant.create_resource(world.group, SITES, "a b")

@@ -19,7 +19,7 @@ from azure_port_sync_tests.conftest import SteppedClock
 from azure_port_sync_tests.e2e import test_jobs
 from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks
 from azure_port_sync_tests.engine import test_histories
-from azure_port_sync_tests.engine.test_histories import TICK, World
+from azure_port_sync_tests.engine.test_histories import TICK, Scenario
 from azure_port_sync_tests.port import test_sink_selection
 
 world, api = test_histories.world, test_histories.api
@@ -29,12 +29,12 @@ SITES = "microsoft.web/sites"
 RESOURCES = "azureCloudResources"
 
 
-def _mappings(world: World) -> list[dict[str, Any]]:
+def _mappings(world: Scenario) -> list[dict[str, Any]]:
     (webhook,) = world.sandbox.port.webhooks.values()
     return webhook.mappings
 
 
-def _sample(world: World) -> tuple[dict[str, str], ...]:
+def _sample(world: Scenario) -> tuple[dict[str, str], ...]:
     """A full run, and what of it is looked at afterwards."""
     world.clock.sleep(TICK)
     world.runs += 1
@@ -43,12 +43,12 @@ def _sample(world: World) -> tuple[dict[str, str], ...]:
     return change_set.sample
 
 
-def _verified(world: World, api: PortApi, sample: Any, mappings: Any = None) -> Verification:
+def _verified(world: Scenario, api: PortApi, sample: Any, mappings: Any = None) -> Verification:
     mapping = WebhookMapping(mappings or _mappings(world))
     return verify(api, mapping, world.store.ledger_counts("t"), sample, world.clock)
 
 
-def test_a_port_that_holds_what_it_was_told_is_believed_at_once(world: World, api: PortApi) -> None:
+def test_a_port_that_holds_what_it_was_told_is_believed_at_once(world: Scenario, api: PortApi) -> None:
     """Whichever of the two mappings is the webhook's."""
     sample = _sample(world.begin())
     slept = len(world.clock.slept)
@@ -59,7 +59,7 @@ def test_a_port_that_holds_what_it_was_told_is_believed_at_once(world: World, ap
     assert len(world.clock.slept) == slept
 
 
-def test_what_people_did_in_port_is_named(world: World, api: PortApi) -> None:
+def test_what_people_did_in_port_is_named(world: Scenario, api: PortApi) -> None:
     sample = _sample(world.begin())
     edited, gone = identifier_of(world.one), identifier_of(world.two)
     hands, started = world.sandbox, world.clock.now()
@@ -84,14 +84,14 @@ def test_what_people_did_in_port_is_named(world: World, api: PortApi) -> None:
     assert world.clock.now() - started >= PATIENCE
 
 
-def test_an_entity_too_many_alone_is_a_difference(world: World, api: PortApi) -> None:
+def test_an_entity_too_many_alone_is_a_difference(world: Scenario, api: PortApi) -> None:
     sample = _sample(world.begin())
     world.sandbox.put_entity(RESOURCES, "by-hand", None, {}, {})
     found = _verified(world, api, sample)
     assert (found.holds, found.differences) == (False, [])
 
 
-def test_a_port_that_writes_late_is_waited_for(world: World, api: PortApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_writes_late_is_waited_for(world: Scenario, api: PortApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers 202 and works events off later."""
     sample = _sample(world.begin())
     late = identifier_of(world.one)
@@ -110,7 +110,7 @@ def test_a_port_that_writes_late_is_waited_for(world: World, api: PortApi, monke
     assert len(naps) == 3
 
 
-def test_a_persons_own_mapping_is_what_entities_are_compared_with(world: World, api: PortApi) -> None:
+def test_a_persons_own_mapping_is_what_entities_are_compared_with(world: Scenario, api: PortApi) -> None:
     """Also where it maps what Port is told with a change and not in a full run: that lags behind, and is no fault."""
     catalog = world.sandbox.port.catalog
     blueprint = catalog.blueprints[RESOURCES]
@@ -143,7 +143,7 @@ def test_a_persons_own_mapping_is_what_entities_are_compared_with(world: World, 
     ]
 
 
-def test_twenty_are_looked_at_and_other_ones_each_time(world: World) -> None:
+def test_twenty_are_looked_at_and_other_ones_each_time(world: Scenario) -> None:
     world.begin()
     world.tenant.create_resources([{"group_id": world.group, "type": SITES, "name": f"n{n}"} for n in range(60)])
     first, second = ({row["identifier"] for row in _sample(world)} for _ in range(2))
@@ -151,7 +151,7 @@ def test_twenty_are_looked_at_and_other_ones_each_time(world: World) -> None:
     assert first != second
 
 
-def test_what_azure_still_shows_of_what_it_deleted_is_not_looked_at(world: World) -> None:
+def test_what_azure_still_shows_of_what_it_deleted_is_not_looked_at(world: Scenario) -> None:
     world.begin()
     world.tenant.set_delays(linger=[36000, 36000])
     world.tenant.delete_resource(world.one)

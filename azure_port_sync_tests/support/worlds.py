@@ -20,7 +20,7 @@ from azure_port_sync.core.errors import AzureError, GuardError
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.request import Request as SyncRequest
 from azure_port_sync.core.scope import Scope
-from azure_port_sync.engine import run
+from azure_port_sync.engine.run import Outcome, sync_once
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.setup import set_up_webhook
 from azure_port_sync.port.sinks import Sink
@@ -243,7 +243,7 @@ class Life:
 
 
 class _Mortal:
-    """A store, reader or sink as one run has it."""
+    """A store, reader or sink as one run has it; the parts of a store are mortal as the whole is."""
 
     def __init__(self, inner: object, side: Side, life: Life) -> None:
         self._inner = inner
@@ -252,6 +252,8 @@ class _Mortal:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
+        if self._side == "store" and name in ("targets", "lease", "ledger", "facts"):
+            return _Mortal(value, self._side, self._life)
         if name.startswith("_") or not callable(value):
             return value
 
@@ -296,6 +298,7 @@ class Request:
     force: bool
     filtered: bool  # whether the settings name the filters
     allow: bool  # of the guard
+    floor: int  # of the guard
 
 
 @dataclass(frozen=True)
@@ -380,24 +383,29 @@ class Syncer:
         scope = self._setup.scope(filtered=request.filtered)
         reader = AzureReader(self.graph, scope, batch_size=self._setup.batch_size)
         self._runs += 1
-        outcome = run.sync_once(
+        outcome = sync_once(
             cast("AzureReader", _Mortal(reader, "azure", life)),
             cast("Sink", _Mortal(self.sink, "port", life)),
             cast("StateStore", _Mortal(self.store, "store", life)),
             self._clock,
             target="t",
             run=f"run-{self._runs}",
-            request=SyncRequest(request.mode, force=request.force, allow_mass_delete=request.allow),
+            request=SyncRequest(
+                request.mode,
+                force=request.force,
+                allow_mass_delete=request.allow,
+                min_guarded_deletes=request.floor,
+            ),
         )
         plan, report = outcome.plan, outcome.report
         return Ran(plan.mode, report.total, report.unsettled, plan.known_before, _summary(outcome))
 
 
-def _summary(outcome: run.Outcome) -> str:
+def _summary(outcome: Outcome) -> str:
     report = outcome.report
     sent = ", ".join(f"{number} {name}s" for name, number in sorted(report.accepted.items())) or "nothing"
     rest = f", {report.unsettled} unsettled ({report.error or report.refused})" if report.unsettled else ""
-    verdicts = {str(verdict): number for verdict, number in outcome.findings.verdicts.items() if number}
+    verdicts = {str(verdict): number for verdict, number in outcome.stats.verdicts.items() if number}
     return f"over {outcome.plan.window}: {sent}{rest}; {verdicts}"
 
 
@@ -783,7 +791,7 @@ class World:
         self.grace.run_begins()
         ran = None
         try:
-            ran = self.product.run(life, Request(tick.mode, tick.force, self.is_filtered, allow))
+            ran = self.product.run(life, Request(tick.mode, tick.force, self.is_filtered, allow, self.floor))
         except Killed:
             self._note("kills", f"killed {life.died_at}")
             self.product.come_back()
@@ -975,8 +983,8 @@ def _do(verb: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Do]:
 def _ticks(changes: st.SearchStrategy[Do]) -> st.SearchStrategy[Tick]:
     kills = st.one_of(
         st.builds(Kill, st.just("port"), st.integers(0, 7), st.booleans()),
-        st.builds(Kill, st.just("store"), st.integers(0, 16), st.booleans()),
-        st.builds(Kill, st.just("store"), st.integers(7, 16), st.booleans()),
+        st.builds(Kill, st.just("store"), st.integers(0, 18), st.booleans()),
+        st.builds(Kill, st.just("store"), st.integers(9, 18), st.booleans()),  # from where it writes
         st.builds(Kill, st.just("azure"), st.integers(0, 4), st.booleans()),
     )
     troubles = st.builds(
