@@ -1,1 +1,1 @@
-"""Figures, not tests: each program prints what it measured and the size of its input."""
+"""Benchmarks: each program prints its measurements and the size of its input."""

@@ -1,8 +1,9 @@
-"""How many entities a second each way into Port delivers, beside a plain loop of one POST an event.
+"""Throughput of each way into Port, in entities per second, compared with a plain loop of one POST per event.
 
-All of them tell the same upserts to a sandbox in another process that counts and maps nothing: the plain loop (25 in
-flight, nothing recorded, nothing retried: what the guide's script does), and our delivery through each sink, with its
-ledger on SQLite. Each runs in a process of its own, one after the other, so that the peaks of memory can be compared.
+All of them send the same upserts to a sandbox in another process, which counts events and maps none: the plain loop (25
+requests in flight, nothing recorded, nothing retried, as in the guide's script), and our delivery through each sink,
+with its ledger on SQLite. They run one after the other, each in a process of its own, so that their memory peaks can be
+compared.
 
     python -m bench.delivery --upserts 20000
     python -m bench.delivery --upserts 200000
@@ -57,7 +58,8 @@ def main() -> None:
         _deliver(options.way, options.upserts)
         return
     print(
-        f"{options.upserts:,} upserts of resources, {len(event_body('upsert', _row(0)['kind'], _row(0)['data'])):,} bytes an event"
+        f"{options.upserts:,} upserts of resources, "
+        f"{len(event_body('upsert', _row(0)['kind'], _row(0)['data'])):,} bytes per event"
     )
     plain = 0.0
     for way in _WAYS:
@@ -84,7 +86,7 @@ def _check(client: SandboxClient, way: str, upserts: int) -> None:
 
 
 def _deliver(way: str, number: int) -> None:
-    """One way, in this process; prints its figures as JSON."""
+    """Measure one way in this process, and print the result as JSON."""
     change_set = _change_set(number)
     if way == "plain loop":
         seconds, sent = _plain_loop(change_set)

@@ -1,8 +1,9 @@
-"""How Dagster's storage and ours grow with every tick, and what the retention job leaves.
+"""Growth of Dagster's storage and ours with every tick, and what remains after the retention job.
 
-Runs `incremental_sync` 96 times (a day at every quarter hour) on one Dagster instance, each time after a few changes of
-the sandbox's tenant, and then `retention` on a clock 30 days later. Then all of it once more: what retention leaves
-must not have grown. Ticks of schedules and sensors, which a daemon writes and Dagster deletes itself, are not among it.
+Runs `incremental_sync` 96 times (one day, every quarter of an hour) on one Dagster instance, each time after a few
+changes in the sandbox's tenant, and then `retention` with a clock that is 30 days ahead. Then it does all of this
+again: what remains after retention must not have grown. The ticks of schedules and sensors, which a daemon writes and
+Dagster deletes by itself, are not included.
 
     python -m bench.growth --ticks 96
 """
@@ -40,12 +41,12 @@ class _Later(SystemClock):
 
 
 def incremental() -> dg.JobDefinition:
-    """For Dagster, which loads the job anew for each run."""
+    """Return the job to Dagster, which loads it again for each run."""
     return definitions(SystemClock()).resolve_job_def("incremental_sync")
 
 
 def retention() -> dg.JobDefinition:
-    """The same, 30 days later."""
+    """Return the job with a clock that is 30 days ahead."""
     return definitions(_Later()).resolve_job_def("retention")
 
 
@@ -74,9 +75,9 @@ def main() -> None:
                 _run(incremental, instance)
             _run(retention, instance)
             rows_kept_again = _rows(home)
-    print(f"{ticks} ticks with {_CHANGES} changes each; bytes on disk")
-    print(f"{'':52} {'a tick':>9} {'a day':>12} {'a year':>15} {'kept by retention':>18}")
-    for part in (*_PARTS, "in all"):
+    print(f"{ticks} ticks with {_CHANGES} changes each, in bytes on disk")
+    print(f"{'':52} {'per tick':>9} {'per day':>12} {'per year':>15} {'kept by retention':>18}")
+    for part in (*_PARTS, "total"):
         each = (after[part] - before[part]) / ticks
         print(f"{part:52} {each:9,.0f} {each * _A_DAY:12,.0f} {each * _A_YEAR:15,.0f} {kept[part]:18,.0f}")
     rows = (rows_after - rows_before) / ticks
@@ -94,11 +95,11 @@ def _sizes(home: Path) -> dict[str, int]:
     found = {part: {file for file in home.glob(which) if file.is_file()} for part, which in _PARTS.items()}
     found[next(iter(_PARTS))] -= found["events by asset (history/runs/index.db)"]
     sizes = {part: sum(file.stat().st_blocks * 512 for file in files) for part, files in found.items()}
-    return {**sizes, "in all": sum(sizes.values())}
+    return {**sizes, "total": sum(sizes.values())}
 
 
 def _rows(home: Path) -> int:
-    """The rows of all tables of Dagster's databases."""
+    """Return the number of rows in all tables of Dagster's databases."""
     total = 0
     for file in (home / "history").rglob("*.db"):
         with closing(sqlite3.connect(file)) as connection:

@@ -1,7 +1,7 @@
-"""How long a first sync, an idle tick and an unchanged full sync take as whole processes, and what they cost Azure.
+"""Duration, memory and requests to Azure of a first sync, an idle tick and an unchanged full sync, as whole processes.
 
-Runs the jobs as an operator would, by `dagster job execute`, against a sandbox in another process: `incremental_sync`
-once over a tenant of N resources that Port knows nothing of, then a few times with nothing to do, then `full_sync`.
+Runs the jobs as an operator would, with `dagster job execute`, against a sandbox in another process: `incremental_sync`
+once over a tenant of N resources, with an empty catalog, then a few times with nothing to do, then `full_sync`.
 
     python -m bench.sync --resources 20000
     python -m bench.sync --resources 0 --subscriptions 3000 --groups 3000 --idle-runs 3
@@ -27,12 +27,12 @@ _EXECUTE = [sys.executable, "-m", "dagster", "job", "execute", "-m", "azure_port
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=int, default=20_000)
-    parser.add_argument("--subscriptions", type=int, default=0, help="more of them than the estate has")
-    parser.add_argument("--groups", type=int, default=0, help="spread over them")
+    parser.add_argument("--subscriptions", type=int, default=0, help="in addition to those of the sandbox's tenant")
+    parser.add_argument("--groups", type=int, default=0, help="spread over these subscriptions")
     parser.add_argument("--idle-runs", type=int, default=5)
     parser.add_argument("--delivery", choices=("webhook", "webhook_batch", "api"), default="webhook")
     parser.add_argument("--no-quota", action="store_true", help="lift Resource Graph's 15 requests in 5 seconds")
-    parser.add_argument("--count-only", action="store_true", help="Port counts events and maps none")
+    parser.add_argument("--count-only", action="store_true", help="the sandbox's Port counts events and maps none")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as client:
         client.tenant("grow", resources=options.resources, subscriptions=options.subscriptions, groups=options.groups)
@@ -71,14 +71,14 @@ def main() -> None:
         seconds, megabytes, requests = run("full_sync")
         print(
             f"full sync with nothing changed: {seconds:.1f} s, {megabytes:,.0f} MB, {requests} requests to Azure "
-            "(a seventh of the catalog is told again)"
+            "(a seventh of the catalog is resent)"
         )
         if not options.count_only and not client.comparison()["equal"]:
             sys.exit("the catalog differs from the tenant")
 
 
 def _run(job: str, environment: dict[str, str], folder: str) -> tuple[float, float]:
-    """Whole-process seconds and peak resident megabytes of one run."""
+    """Return the seconds of the whole process and its peak resident megabytes, for one run."""
     started = time.monotonic()
     process = subprocess.Popen(
         [*_EXECUTE, job], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -91,7 +91,7 @@ def _run(job: str, environment: dict[str, str], folder: str) -> tuple[float, flo
 
 @contextmanager
 def sandbox(folder: Path) -> Iterator[SandboxClient]:
-    """A sandbox in a process of its own."""
+    """Start a sandbox in a process of its own."""
     command = [sys.executable, "-m", "azure_port_sync.sandbox", "--folder", str(folder), "--stop-with-stdin"]
     announcement = folder / "sandbox.json"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
