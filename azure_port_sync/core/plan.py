@@ -14,7 +14,7 @@ class TargetState:
 
     `watermark` is the end of the last window of which every delivery is confirmed, `fingerprint` that of the scope
     which filled the ledger. `generation` counts the runs that have moved the watermark, `full_runs` those of them that
-    were full. `full_run_due`: a newer version of this project asks for one.
+    were full. `needs_full_run`: a newer version of this project asks for one.
     """
 
     watermark: datetime | None = None
@@ -22,7 +22,7 @@ class TargetState:
     generation: int = 0
     ledger_rows: int = 0
     full_runs: int = 0
-    full_run_due: bool = False
+    needs_full_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> 
         return ("the ledger was rebuilt from what Port holds" if imported else "this target has never been synced",)
     age = now - state.watermark
     reasons = (
-        (state.full_run_due, "this version asks for it"),
+        (state.needs_full_run, "this version asks for it"),
         (state.ledger_rows == 0, "the ledger is empty"),
         (state.watermark > now, f"the watermark {state.watermark:%Y-%m-%d %H:%M:%S} UTC lies in the future"),
         (age > OLDEST_WATERMARK, f"the watermark is older than {OLDEST_WATERMARK.days} days"),

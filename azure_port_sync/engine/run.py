@@ -20,7 +20,7 @@ from azure_port_sync.core.rows import Operation, change_set_rows
 from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
 from azure_port_sync.engine.decide import ChangeSet, decide_survey
 from azure_port_sync.engine.deliver import DeliveryReport, deliver
-from azure_port_sync.engine.lease import leased
+from azure_port_sync.engine.lease import claimed
 from azure_port_sync.engine.observe import Remembered, Survey
 from azure_port_sync.engine.rebuild import Catalog, rebuild_ledger
 from azure_port_sync.engine.stats import ReadStats, RunStats
@@ -143,9 +143,9 @@ def deliver_changes(
         raise GuardError("This change set is of a dry run, which sends nothing.")
     if change_set.blocked_by:
         raise GuardError(change_set.blocked_by)
-    with leased(store, clock, run_plan) as lease:
+    with claimed(store, clock, run_plan) as lease:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
-        lease.begin_deleting(change_set_rows(going))
+        lease.begin_deleting_containers(change_set_rows(going))
         report = deliver(frame, sink, lease, progress=progress)
         if report.unsettled == 0 and run_plan.advances_watermark:
             store.targets.finish(run_plan)
