@@ -18,9 +18,12 @@ from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE, Kind, kind_of
 _NOT_HASHED = frozenset({"rgTags", "id"})
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(data: Mapping[str, Any]) -> str:
     """`data` as canonical JSON text."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(data)
 
 
 def content_hash(data: Mapping[str, Any]) -> str:

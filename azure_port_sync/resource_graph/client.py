@@ -1,53 +1,58 @@
-"""The client: one query in, all of its rows out, or one sentence that says why not.
+"""The client: one query in, one response out, or one sentence that says why not.
 
-Resource Graph pages by offset over live data, throttles per principal, and answers a query over too many rows with
-an error; a reader that trusts the first answer loses resources. The Azure SDK retries a part of what is transient
-for a POST (not a 429 without Retry-After, not 502, not 408), so its own retries are off and ours cover all of it.
+It sends a request again for as long as what comes back is transient (`failures` says what is), waits for the quota,
+and says whether the response holds the whole result. What to do with one that does not is for `parts`.
+
+The pipeline is the Azure SDK's, without its retries, which leave out a part of what is transient for a POST (a 429
+without Retry-After, 502, 408), and without its models, which copy every row of a response value by value.
 """
 
+import json
 import logging
-import math
+import random
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from typing import Any
 
-import pyarrow as pa
-from azure.core.credentials import TokenCredential
-from azure.core.exceptions import (
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
-from azure.mgmt.resourcegraph import ResourceGraphClient
-from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions, QueryResponse
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from azure.core import PipelineClient, exceptions
+from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
+from azure.core.rest import HttpRequest, HttpResponse
+from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 
+from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import AzureError
-from azure_port_sync.resource_graph.quota import QuotaLimiter, retry_after
+from azure_port_sync.resource_graph.failures import (
+    Failure,
+    Treatment,
+    leaves_subscriptions_out,
+    network_failure,
+    query_failure,
+    sign_in_failure,
+)
+from azure_port_sync.resource_graph.quota import QuotaLimiter
 
 logger = logging.getLogger(__name__)
 
-#: The largest page that Resource Graph gives, and the smallest that reading can go on with: the last row of the page
-#: before, and one more.
-PAGE_SIZE = 1000
-_LEAST_PAGE_SIZE = 2
+#: The most rows that one response holds (learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/
+#: resources, QueryRequestOptions).
+MAX_ROWS = 1000
 
-_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_DEADLINE = timedelta(minutes=5)
-_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
-_READ_AGAIN = 4
-_PROGRESS = timedelta(seconds=10)
+#: For how long a request is sent again while what comes back is transient.
+DEADLINE = timedelta(minutes=5)
 
-Page = list[dict[str, Any]]
+_PATH = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
+_LONGEST_BACKOFF_SECONDS = 30.0
+_HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass
 class Usage:
-    """What reading has cost so far."""
+    """The cost of reading so far."""
 
     requests: int = 0
     retries: int = 0
@@ -57,76 +62,52 @@ class Usage:
 class QueryScope:
     """The reach of one request: these subscriptions, or these management groups, or (neither) the whole tenant."""
 
-    subscriptions: list[str] | None = None
-    management_groups: list[str] | None = None
+    subscriptions: Sequence[str] | None = None
+    management_groups: Sequence[str] | None = None
 
 
-@dataclass
-class _Pages:
-    """What has been seen while paging, to notice that the data moved underneath."""
+@dataclass(frozen=True)
+class Response:
+    """The response to one query; `complete` says whether its rows are the whole result, of `total_records` rows."""
 
-    started_at: datetime
-    told_at: datetime
-    size: int
-    total: int | None = None
-    rows: int = 0
-    ids: set[int] = field(default_factory=set)
-    last_id: str | None = None
-    moved: bool = False
-
-    @property
-    def skip(self) -> int | None:
-        """Where the next page begins: with the last row of this one, so that it shows whether rows before it moved."""
-        return self.rows - 1 if self.rows else None
-
-    def add(self, page: Page, total: int) -> Page:
-        """The rows of a page that were not on the one before."""
-        new = page
-        if self.last_id is not None:
-            self.moved = not page or page[0]["id"] != self.last_id
-            new = page[1:]
-        self.rows += len(new)
-        self.ids.update(hash(row["id"]) for row in new)
-        self.moved |= (self.total is not None and self.total != total) or len(self.ids) != self.rows
-        self.total = total
-        if new:
-            self.last_id = new[-1]["id"]
-        return new
-
-    @property
-    def number(self) -> int:
-        """How many pages of this size the whole takes."""
-        return math.ceil((self.total or 0) / self.size)
-
-
-class DataMovedError(AzureError):
-    """Rows came twice, one slipped by, or their number changed, each time that the `pages` of a query were read."""
-
-    def __init__(self, pages: int) -> None:
-        super().__init__(
-            f"The result of a query changed {_READ_AGAIN} times while it was being read, so it cannot be known to "
-            "be complete; nothing was sent. The next run tries again."
-        )
-        self.pages = pages
-
-
-class NoAccessError(AzureError):
-    """The principal may read nothing of what a request names."""
+    rows: list[Any]
+    total_records: int
+    complete: bool
 
 
 class ResourceGraph:
     """Queries Azure Resource Graph. Safe to share between threads.
 
-    Raises AzureError when Azure refuses, when it stays unreachable for five minutes, or when its answer is not
-    complete.
+    Raises AzureError when Azure refuses, or when it keeps failing until the deadline.
     """
 
-    def __init__(self, credential: TokenCredential, clock: Clock, **client_options: Any) -> None:
-        """`client_options` go to `ResourceGraphClient`: base_url, credential_scopes, connection_verify, ..."""
-        self._client = ResourceGraphClient(
-            credential, retry_total=0, connection_timeout=10, read_timeout=120, **client_options
+    def __init__(
+        self,
+        credential: TokenCredential,
+        clock: Clock,
+        *,
+        base_url: str,
+        credential_scopes: Sequence[str],
+        connection_verify: bool | str = True,
+        deadline: timedelta = DEADLINE,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        """`connection_verify` may name a file of certificate authorities.
+
+        `deadline` ends the retries of a request, and a response holds `max_rows`.
+        """
+        policies = [
+            RequestIdPolicy(),
+            UserAgentPolicy(f"azure-port-sync/{__version__}"),
+            ARMChallengeAuthenticationPolicy(_SignIn(credential), *credential_scopes),
+        ]
+        self._client: PipelineClient[HttpRequest, HttpResponse] = PipelineClient(
+            base_url, policies=policies, connection_verify=connection_verify, connection_timeout=10, read_timeout=120
         )
-        self._clock = clock
+        self._url = base_url.rstrip("/") + _PATH
+        self.clock = clock
+        self.max_rows = max_rows
+        self._deadline = deadline
         self._limiter = QuotaLimiter(clock)
         self._lock = threading.Lock()
         self.usage = Usage()
@@ -139,184 +120,96 @@ class ResourceGraph:
     def close(self) -> None:
         self._client.close()
 
-    def read(self, query: str, where: QueryScope, convert: Callable[[Page], pa.Table]) -> tuple[list[pa.Table], int]:
-        """All pages of a query, each through `convert` as it comes in, and the total that Resource Graph claims.
+    def query(self, query: str, scope: QueryScope) -> Response:
+        """Return the response to a query, which is sent again until the deadline while failures are transient."""
+        started = self.clock.now()
+        for attempt in count():
+            response = self._send_request(query, scope)
+            if isinstance(response, Response):
+                return response
+            failure, tried = response, self.clock.now() - started
+            if failure.row.treatment is not Treatment.RETRY or tried >= self._deadline:
+                raise failure.error(after=tried)
+            self._wait(failure, attempt, longest=self._deadline - tried)
+        raise AssertionError("count() never ends")
 
-        The query must project a unique `id` and order by it. A page is found by its offset, so each begins with the
-        last row of the one before: rows that come or go before that one shift it, even when as many come as go. Then,
-        and when a row comes twice or the number of rows changes, the whole is read again, up to four times in all
-        (DataMovedError). So a row that is there throughout is read, once; of rows that come and go meanwhile, some are.
-        """
-        pages = 0
-        for _ in range(_READ_AGAIN):
-            now = self._clock.now()
-            seen = _Pages(now, now, PAGE_SIZE)
-            tables = []
-            for page in self._pages(query, where, seen):
-                if seen.moved:
-                    break
-                tables.append(convert(page))
-            if not seen.moved and seen.rows == seen.total:
-                return tables, seen.total
-            pages = max(pages, seen.number)
-        raise DataMovedError(pages)
+    def _wait(self, failure: Failure, attempt: int, longest: timedelta) -> None:
+        """Back off with jitter, and not less than Azure asks for."""
+        backoff = random.uniform(0, min(0.5 * 2**attempt, _LONGEST_BACKOFF_SECONDS))  # noqa: S311  (jitter, no secret)
+        seconds = min(backoff + failure.retry_after.total_seconds(), longest.total_seconds())
+        with self._lock:
+            self.usage.retries += 1
+        logger.warning("Azure: %s; asking again in %.0f s", failure.seen, seconds)
+        self.clock.sleep(seconds)
 
-    def _pages(self, query: str, where: QueryScope, seen: _Pages) -> Iterator[Page]:
-        token: str | None = None
-        while True:
-            # Both override what the token says (learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/
-            # resources/resources, QueryRequestOptions).
-            options = QueryRequestOptions(top=seen.size, skip=seen.skip, skip_token=token, result_format="objectArray")
-            try:
-                response = self._ask(query, where, options)
-            except HttpResponseError as error:
-                if "ResponsePayloadTooLarge" in _codes(error) and seen.size > _LEAST_PAGE_SIZE:
-                    seen.size = max(seen.size // 2, _LEAST_PAGE_SIZE)
-                    continue
-                raise _refused(error) from error
-            page = cast("Page", response.data)  # a list, because the answer is asked for as objects
-            new = seen.add(page, response.total_records)
-            self._tell_progress(seen)
-            yield new
-            token = response.skip_token
-            if token is None:
-                break
-        if response.result_truncated == "true":
-            raise AzureError(
-                "Azure Resource Graph cut a result short and offers no next page, so rows are missing; nothing was "
-                "sent. Set a smaller SUBSCRIPTION_BATCH_SIZE, e.g. 100."
-            )
-
-    def _tell_progress(self, seen: _Pages) -> None:
-        now = self._clock.now()
-        if now - seen.told_at >= _PROGRESS:
-            seen.told_at = now
-            rate = max(seen.rows, 1) / (now - seen.started_at).total_seconds()
-            left = ((seen.total or 0) - seen.rows) / rate
-            logger.info(
-                "Azure: %s of %s rows read, %s a second, %s s left",
-                *(f"{number:,.0f}" for number in (seen.rows, seen.total or 0, rate, left)),
-            )
-
-    def _ask(self, query: str, where: QueryScope, options: QueryRequestOptions) -> QueryResponse:
-        request = QueryRequest(
-            query=query,
-            subscriptions=where.subscriptions,
-            management_groups=where.management_groups,
-            options=options,
-        )
-        ends = self._clock.now() + _DEADLINE
-
-        def time_left() -> float:
-            return (ends - self._clock.now()).total_seconds()
-
-        retrying = Retrying(
-            retry=retry_if_exception(_is_transient),
-            wait=lambda state: min(_wait(state), max(time_left(), 0.0)),
-            stop=lambda _: time_left() <= 0,
-            sleep=self._clock.sleep,
-            before_sleep=self._before_retry,
-            reraise=True,
-        )
-        try:
-            return retrying(self._send, request)
-        except (ClientAuthenticationError, ServiceRequestError, ServiceResponseError) as error:
-            if not _is_network(error):
-                raise AzureError(
-                    f"Azure refused the credentials: {_first_line(error)}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-                    "AZURE_CLIENT_SECRET, or the identity that this machine signs in with."
-                ) from None
-            raise AzureError(
-                f"Azure could not be reached: {_first_line(error)}. Check the network, AZURE_CLOUD, "
-                "AZURE_AUTHORITY_HOST, AZURE_RESOURCE_MANAGER_URL and, behind a private certificate authority, "
-                "REQUESTS_CA_BUNDLE."
-            ) from None
-
-    def _send(self, request: QueryRequest) -> QueryResponse:
+    def _send_request(self, query: str, scope: QueryScope) -> Response | Failure:
         self._limiter.acquire()
         with self._lock:
             self.usage.requests += 1
         headers: Mapping[str, str] = {}
-
-        def keep_headers(answer: Any) -> None:
-            nonlocal headers
-            headers = answer.http_response.headers
-
         try:
-            return self._client.resources(request, raw_response_hook=keep_headers)
+            answer = self._client.send_request(HttpRequest("POST", self._url, json=self._body(query, scope)))
+            headers = answer.headers
+        except _SignInError as error:
+            return sign_in_failure(error.inner)
+        except exceptions.AzureError as error:
+            return network_failure(error)
         finally:
             self._limiter.answered(headers)
-            _refuse_partial_scope(headers)
+        return _response(answer) or query_failure(answer.status_code, headers, answer.content)
 
-    def _before_retry(self, state: RetryCallState) -> None:
-        with self._lock:
-            self.usage.retries += 1
-        if state.outcome is not None and state.next_action is not None:
-            error = state.outcome.exception()
-            logger.warning("Azure: %s; asking again in %.0f s", str(error).partition("\n")[0], state.next_action.sleep)
-
-
-def _is_transient(error: BaseException) -> bool:
-    if _is_network(error):
-        return "CERTIFICATE" not in str(error)
-    return isinstance(error, HttpResponseError) and error.status_code in _TRANSIENT_STATUS
+    def _body(self, query: str, scope: QueryScope) -> dict[str, Any]:
+        body: dict[str, Any] = {"query": query, "options": {"$top": self.max_rows, "resultFormat": "objectArray"}}
+        if scope.subscriptions is not None:
+            body["subscriptions"] = list(scope.subscriptions)
+        if scope.management_groups is not None:
+            body["managementGroups"] = list(scope.management_groups)
+        return body
 
 
-def _is_network(error: BaseException | None) -> bool:
-    """Whether the network, not Azure, failed; a sign-in that cannot reach its host hides that in its causes."""
-    while error is not None:
-        if isinstance(error, ServiceRequestError | ServiceResponseError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+class _SignInError(Exception):
+    """A sign-in that failed, however the credential reports it."""
+
+    def __init__(self, inner: Exception) -> None:
+        super().__init__(str(inner))
+        self.inner = inner
 
 
-def _wait(state: RetryCallState) -> float:
-    """Back off with jitter, and not less than the service asks for."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = (
-        retry_after(cast("Any", error.response).headers)
-        if isinstance(error, HttpResponseError) and error.response
-        else None
-    )
-    return float(_BACKOFF(state)) + (asked.total_seconds() if asked else 0.0)
+class _SignIn:
+    """A credential whose errors can be told from those of the network behind it."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        try:
+            return self._credential.get_token(*scopes, **options)
+        except Exception as error:
+            raise _SignInError(error) from error
 
 
-def _refused(error: HttpResponseError) -> AzureError:
-    if error.status_code == 403:
-        return NoAccessError(
-            f"Azure does not let this principal read: {_first_line(error)}. Give it the role Reader on the "
-            "subscriptions (or a management group above them) that AZURE_SUBSCRIPTION_IDS and "
-            "AZURE_MANAGEMENT_GROUPS name."
-        )
-    codes = ", ".join(_codes(error)) or "no code"
-    if error.status_code in _TRANSIENT_STATUS:
-        minutes = int(_DEADLINE.total_seconds() // 60)
-        return AzureError(
-            f"Azure Resource Graph went on answering {error.status_code} ({codes}) for {minutes} minutes; nothing "
-            "was sent. The next run tries again."
-        )
-    return AzureError(f"Azure Resource Graph refused a query with {error.status_code} ({codes}): {_details(error)}")
+def _response(answer: HttpResponse) -> Response | None:
+    """Read a response; None for an answer that is none.
+
+    It is complete if it names no next page and was not cut off: `resultTruncated` alone says "false" on a first page
+    of many (elastic/cloudbeat pull request 7424: whoever trusted it lost all resources after the first page).
+    """
+    if answer.status_code != 200 or leaves_subscriptions_out(answer.headers):
+        return None
+    try:
+        content = _decoded(answer.content)
+        rows, total = content["data"], content["totalRecords"]
+        complete = content.get("$skipToken") is None and str(content["resultTruncated"]).lower() == "false"
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Response(rows, total, complete) if isinstance(rows, list) and isinstance(total, int) else None
 
 
-def _refuse_partial_scope(headers: Mapping[str, str]) -> None:
-    if headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true":
-        raise AzureError(
-            "Azure Resource Graph left subscriptions out, because the tenant holds more than one query may span. "
-            "Name them in AZURE_SUBSCRIPTION_IDS, or set narrower AZURE_MANAGEMENT_GROUPS."
-        )
-
-
-def _codes(error: HttpResponseError) -> list[str]:
-    """The codes of an error body; the useful ones are the inner ones."""
-    inner = getattr(error.error, "details", None) or []
-    return [item.code for item in inner if item.code] or ([error.error.code] if error.error else [])
-
-
-def _details(error: HttpResponseError) -> str:
-    inner = getattr(error.error, "details", None) or []
-    return " ".join(item.message for item in inner if item.message) or _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+def _decoded(body: bytes) -> Any:
+    """Read JSON; what UTF-8 cannot carry, half of a surrogate pair (`"\\ud83d"`) above all, becomes U+FFFD."""
+    text = body.decode("utf-8-sig", errors="replace")
+    content = json.loads(text)
+    if _HALF_A_PAIR.search(text):
+        whole = json.dumps(content, ensure_ascii=False).encode("utf-16", errors="surrogatepass")
+        content = json.loads(whole.decode("utf-16", errors="replace"))
+    return content

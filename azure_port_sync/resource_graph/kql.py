@@ -1,21 +1,24 @@
 """Every query that we send to Azure Resource Graph, built from typed values.
 
-Each query projects a unique scalar `id` and orders by it last, because Resource Graph pages by offset and rows of
-equal rank may otherwise come twice or never (learn.microsoft.com/azure/governance/resource-graph/concepts/
-paging-results). Right sides of joins rename all their columns: after a join a bare `name` or `tags` would silently
-be the left side's. Only operators of the documented subset are used (same site, concepts/query-language). Ids may
-be given in any casing: Resource Graph compares them, because Python lower-cases some letters differently.
+No query sorts, because no result is paged: what does not fit into one response is read as parts (`Query.split`). All
+rows have the columns that `rows` reads; a change record has those of its resource's current row beside its own. The
+two sides of a join share no column name: a bare `name` or `tags` would silently be the left side's. Only operators of
+the documented subset are used (learn.microsoft.com/azure/governance/resource-graph/concepts/query-language).
+
+Ids and names go into a query as Azure spells them, and Resource Graph compares them: Python and Kusto lower-case some
+letters beyond ASCII differently.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, RESOURCE_GROUP_TYPE
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 
-_CONTAINERS = f"where type in~ ('{SUBSCRIPTION_TYPE}', '{RESOURCE_GROUP_TYPE}')"
+#: The group that a row's own columns place it in, in Kusto's lower case; "subscription id/" for what lies in none.
+_GROUP_KEY = "strcat(tolower(subscriptionId), '/', tolower(resourceGroup))"
 _ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
@@ -29,9 +32,9 @@ class Query:
     part: int = 0
 
     def split(self, number: int) -> "list[Query]":
-        """So many queries that together give the rows of this one, each row in one of them.
+        """Return so many queries that together give the rows of this one, each row in one of them.
 
-        A hash of the id of the table's row says in which, as Microsoft advises for data that moves between pages
+        A hash of the id of the table's row says in which, as Microsoft advises for data that changes while it is read
         (learn.microsoft.com/azure/governance/resource-graph/concepts/paging-results). Kusto's `%` is never negative
         (learn.microsoft.com/kusto/query/numerical-operators). The parts of a part divide its own rows, because they
         are parts of a multiple of its number.
@@ -61,27 +64,28 @@ def instant(moment: datetime) -> str:
 
 
 def containers(scope: Scope, ids: Sequence[str] | None = None) -> Query:
-    """All subscriptions and resource groups, each with `inScope`; with `ids` only those."""
+    """All containers (subscriptions, resource groups), each with `inScope`; with `ids` only those.
+
+    Tags select resource groups, and no other container.
+    """
     return _pipe(
         "resourcecontainers",
-        _CONTAINERS,
+        _is_container(),
         _not_excluded(scope),
         _one_of("id", ids, operator="in~"),
-        f"extend inScope = type =~ {literal(SUBSCRIPTION_TYPE)} or ({_tag_filter(scope, 'tags')})",
-        "project id, name, type = tolower(type), location, tags, tenantId, inScope",
-        "order by id asc",
+        f"extend inScope = type !~ {literal(RESOURCE_GROUP_TYPE)} or ({_tag_filter(scope, 'tags')})",
+        f"project id, name, type = tolower(type), location, tags, groupKey = {_GROUP_KEY}, inScope",
     )
 
 
 def readable(subscription_ids: Sequence[str] | None = None) -> Query:
-    """The ids (lower-case) of the subscriptions that show their own row or a group of theirs; with ids only those."""
+    """The ids (lower-case) of the subscriptions that show any container; with ids only those."""
     return _pipe(
         "resourcecontainers",
-        _CONTAINERS,
+        _is_container(),
         _one_of("subscriptionId", subscription_ids, operator="in~"),
         "project id = tolower(subscriptionId)",
         "distinct id",
-        "order by id asc",
     )
 
 
@@ -90,22 +94,21 @@ def resources(
 ) -> Query:
     """The inventory: every resource in scope.
 
-    `groups` (subscription id and name) or `ids` read a part of it. With `ids`, resources out of scope are shown as
-    well, flagged.
+    `groups` (subscription id and name, as Azure spells it) or `ids` read a part of it. With `ids`, resources out of
+    scope are shown as well, flagged.
     """
+    named = None if groups is None else [f"{subscription}/{name}" for subscription, name in groups]
     return _pipe(
         "resources",
         _one_of("type", scope.resource_types or None, operator="in~"),
         _not_excluded(scope),
         _one_of("id", ids, operator="in~"),
-        "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
-        _one_of("groupKey", None if groups is None else [f"{sub}/{name}" for sub, name in groups], operator="in~"),
-        f"project id, name, type = tolower(type), location, tags, groupKey{_extras(scope)}",
-        _join_group_tags(),
+        _one_of("strcat(subscriptionId, '/', resourceGroup)", named, operator="in~"),
+        f"project id, name, type = tolower(type), location, tags, groupKey = {_GROUP_KEY}{_extras(scope)}",
+        _join_group_tags("groupKey"),
         f"extend inScope = {_tag_filter(scope, 'rgTags')}",
         None if ids is not None else "where inScope",
-        f"project id, name, type, location, tags, rgTags, inScope{_extra_names(scope)}",
-        "order by id asc",
+        f"project id, name, type, location, tags, groupKey, rgTags, inScope{_extra_names(scope)}",
     )
 
 
@@ -113,32 +116,32 @@ def resource_changes(scope: Scope, window: Window, ids: Sequence[str] | None = N
     """The change records of the window, each with the current row of its resource and whether that is in scope.
 
     Records are read raw, because `summarize` is documented as simplified. Creates and updates of rows out of scope
-    are dropped; Delete records and records without a row never are. `rowId` is empty where there is no row. With
-    `ids`, the records of these resources alone, and all of them.
+    are dropped; Delete records and records without a row never are, and neither are records that name no type or no
+    instant: the reader counts them as unreadable. `id` is empty where there is no row. With `ids`, the records of
+    these resources alone, and all of them.
     """
+    types = _any_of("targetType", scope.resource_types or None)
     return _pipe(
         "resourcechanges",
         "extend targetId = tostring(properties.targetResourceId)",
         "extend targetType = tolower(tostring(properties.targetResourceType))",
         "extend changeType = tostring(properties.changeType)",
         "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
-        f"where changeTime > {instant(window.start)} and changeTime <= {instant(window.end)}",
-        _one_of("targetType", scope.resource_types or None),
+        f"where isnull(changeTime) or (changeTime > {instant(window.start)} and changeTime <= {instant(window.end)})",
+        types and f"where isempty(targetType) or {types}",
         _one_of("targetId", ids, operator="in~"),
         _not_excluded(scope),
-        "extend groupKey = strcat(tolower(subscriptionId), '/', tolower(resourceGroup))",
-        "project id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
-        "changedProperties = properties.changes, groupKey",
+        "project recordId = id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
+        f"changedProperties = properties.changes, recordGroup = {_GROUP_KEY}",
         "join kind=leftouter (resources"
-        " | project rowKey = tolower(id), rowId = id, rowName = name, rowType = tolower(type),"
-        f" rowLocation = location, rowTags = tags{_extras(scope)}"
+        " | project rowKey = tolower(id), id, name, type = tolower(type), location, tags,"
+        f" groupKey = {_GROUP_KEY}{_extras(scope)}"
         ") on $left.targetKey == $right.rowKey",
-        _join_group_tags(),
+        _join_group_tags("recordGroup"),
         f"extend inScope = {_tag_filter(scope, 'rgTags')}",
-        None if ids is not None else "where changeType =~ 'Delete' or isempty(rowId) or inScope",
-        "project id, targetId, targetType, changeType, changeTime, changedProperties, "
-        f"rowId, rowName, rowType, rowLocation, rowTags, rgTags, inScope{_extra_names(scope)}",
-        "order by id asc",
+        None if ids is not None else "where changeType =~ 'Delete' or isempty(id) or inScope",
+        "project recordId, targetId, targetType, changeType, changeTime, changedProperties, "
+        f"id, name, type, location, tags, groupKey, rgTags, inScope{_extra_names(scope)}",
     )
 
 
@@ -146,24 +149,33 @@ def _pipe(table: str, *steps: str | None) -> Query:
     return Query(table, tuple(step for step in steps if step is not None))
 
 
+def _is_container() -> str | None:
+    return _one_of("type", [KINDS[kind].arm_type for kind in CONTAINERS], operator="in~")
+
+
 def _one_of(expression: str, values: Iterable[str] | None, *, operator: str = "in") -> str | None:
     """Keep the rows whose expression is one of the values; None keeps all, and no value keeps none."""
+    condition = _any_of(expression, values, operator=operator)
+    return condition and f"where {condition}"
+
+
+def _any_of(expression: str, values: Iterable[str] | None, *, operator: str = "in") -> str | None:
     if values is None:
         return None
     listed = ", ".join(map(literal, values))
-    return f"where {expression} {operator} ({listed})" if listed else "where false"
+    return f"{expression} {operator} ({listed})" if listed else "false"
 
 
 def _not_excluded(scope: Scope) -> str | None:
     return _one_of("subscriptionId", scope.excluded_subscription_ids or None, operator="!in~")
 
 
-def _join_group_tags() -> str:
-    """Adds `rgTags`, the tags of the group that `groupKey` names."""
+def _join_group_tags(group_key: str) -> str:
+    """Add `rgTags`, the tags of the group that this column names."""
     return (
         f"join kind=leftouter (resourcecontainers | where type =~ {literal(RESOURCE_GROUP_TYPE)}"
         " | project containerKey = strcat(tolower(subscriptionId), '/', tolower(name)), rgTags = tags"
-        ") on $left.groupKey == $right.containerKey"
+        f") on $left.{group_key} == $right.containerKey"
     )
 
 

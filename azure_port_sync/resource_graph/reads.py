@@ -1,30 +1,24 @@
 """The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
 
-import logging
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
-import pyarrow as pa
 
-from azure_port_sync.core.entities import observed_absence, observed_row, observed_subscription
-from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE
-from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
+from azure_port_sync.core.entities import observed_subscription
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import kql
-from azure_port_sync.resource_graph.client import DataMovedError, NoAccessError, Page, QueryScope, ResourceGraph
+from azure_port_sync.resource_graph.client import QueryScope, ResourceGraph, Response
+from azure_port_sync.resource_graph.failures import NoAccessError
 from azure_port_sync.resource_graph.kql import Query
-
-logger = logging.getLogger(__name__)
+from azure_port_sync.resource_graph.parts import Part, read_in_parts
+from azure_port_sync.resource_graph.rows import Observations, Observe, observe_change, observe_row
 
 T = TypeVar("T")
-R = TypeVar("R")
-Observe = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 #: The largest number of subscriptions that one request may name (learn.microsoft.com, Resource Graph
 #: troubleshooting).
@@ -33,34 +27,22 @@ MAX_SUBSCRIPTIONS = 1000
 #: Ids or groups that one query lists; Microsoft advises up to 1000, and half of it keeps the query text small.
 _LISTED = 500
 
-#: Parts by hash for each page that a moving query takes: with a fifth of a page to spare, no part is more than a page,
-#: though hashes fall unevenly; what comes in one page cannot move between pages.
-_PARTS_OF_A_PAGE = 1.25
-
-#: How often a query is split by hash, and its parts again, before its data counts as moving too fast to be read.
-_SPLITS = 3
-
-#: Requests in flight: more would only wait for the quota of three requests a second.
-_IN_FLIGHT = 4
-
-
 #: A type that no resource has: an empty restriction would be none.
 _NO_TYPE = ("none/none",)
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """The observations of one kind of read, in the columns of OBSERVATION, and the query that gave them."""
+    """The observations of one read, and what was odd about the rows that they were made of."""
 
-    frame: pd.DataFrame
-    query: str
-    total_records: int  # that Azure says there are
+    frame: pd.DataFrame  # in the columns of OBSERVATION: one row an entity; of changes() one row a change record
+    query: str  # text of the (first) query
+    total_records: int  # that Azure says there are, summed over the responses that were used
+    rows: int  # that were read, duplicates and unreadable ones included
+    duplicates: int  # rows beyond the first of one entity, or of one change record
+    unreadable: int  # rows that could not be understood: left out, or kept without what is no tags
+    samples: tuple[str, ...]  # a few of those, with what is odd about them
     derived: int = 0  # observations that stand for no row of their own
-
-    @property
-    def rows(self) -> int:
-        """Rows that were read."""
-        return len(self.frame)
 
 
 class AzureReader:
@@ -84,44 +66,36 @@ class AzureReader:
         A subscription that shows only through its groups (a Reader on a group) is observed with its id as name.
         """
         if ids is not None:
-            return self._read(
-                [kql.containers(self.scope, part) for part in _listed(ids)], self._everywhere(), observed_row
-            )
-        reading = self._read([kql.containers(self.scope)], self._everywhere(), observed_row)
-        frame = reading.frame
-        shown = set(frame.loc[frame["type"] == SUBSCRIPTION_TYPE, "subscription_id"])
-        hidden = sorted(set(frame["subscription_id"]) - shown)
-        extra = to_frame(table_of((observed_subscription(id_, id_) for id_ in hidden), OBSERVATION))
-        return (
-            replace(reading, frame=pd.concat([frame, extra], ignore_index=True), derived=len(hidden))
-            if hidden
-            else reading
-        )
+            return self._read(self._everywhere(kql.containers(self.scope, some) for some in _listed(ids)), observe_row)
+        snapshot = self._read(self._everywhere([kql.containers(self.scope)]), observe_row)
+        return _with_hidden_subscriptions(snapshot)
 
     def inventory(self, subscriptions: Sequence[str]) -> ReadResult:
         """Every resource in scope in these subscriptions."""
-        return self._read([kql.resources(self.scope)], self._batches_of(subscriptions), self._resource)
+        return self._read(self._within(subscriptions, kql.resources(self.scope)), observe_row)
 
     def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> ReadResult:
-        """Every resource in scope in these (subscription id, resource group) pairs, lower-case."""
-        subscriptions = sorted({subscription for subscription, _ in groups})
-        queries = [kql.resources(self.scope, groups=part) for part in _listed(groups)]
-        return self._read(queries, self._batches_of(subscriptions), self._resource)
+        """Every resource in scope in these (subscription id, resource group name) pairs, spelled as Azure does."""
+        shares = [
+            share
+            for some in _listed(sorted(groups))
+            for share in self._within(_distinct(id_ for id_, _ in some), kql.resources(self.scope, groups=some))
+        ]
+        return self._read(shares, observe_row)
 
     def resources(self, azure_ids: Iterable[str]) -> ReadResult:
         """The resources with these ids that Azure shows now, flagged `in_scope`."""
-        queries = [kql.resources(self.scope, ids=part) for part in _listed(_distinct(azure_ids))]
-        return self._read(queries, self._everywhere(), self._resource)
+        queries = [kql.resources(self.scope, ids=some) for some in _listed(_distinct(azure_ids))]
+        return self._read(self._everywhere(queries), observe_row)
 
     def changes(self, window: Window, subscriptions: Sequence[str]) -> ReadResult:
         """The change records of the window, one observation a record."""
-        query = kql.resource_changes(self.scope, window)
-        return self._read([query], self._batches_of(subscriptions), self._change)
+        return self._read(self._within(subscriptions, kql.resource_changes(self.scope, window)), observe_change)
 
     def changes_of(self, azure_ids: Iterable[str], window: Window) -> ReadResult:
         """The change records of these resources, also those of rows that are out of scope."""
-        queries = [kql.resource_changes(self.scope, window, part) for part in _listed(_distinct(azure_ids))]
-        return self._read(queries, self._everywhere(), self._change)
+        queries = [kql.resource_changes(self.scope, window, some) for some in _listed(_distinct(azure_ids))]
+        return self._read(self._everywhere(queries), observe_change)
 
     def readable(self, subscriptions: Sequence[str], *, anywhere: bool = False) -> set[str]:
         """Those of these subscriptions (lower-case ids) that show anything now: their own row, or one of their groups.
@@ -133,92 +107,55 @@ class AzureReader:
         """
         asked = _distinct(subscriptions)
         if anywhere:
-            shown = _in_threads(self._shown, [(kql.readable(part), QueryScope()) for part in _listed(asked)])
+            shares = [Part(kql.readable(some), QueryScope()) for some in _listed(asked)]
+            responses = self._responses(shares, self.graph.query)
         else:
-            shown = _in_threads(self._shown_if_any, [(kql.readable(), where) for where in self._batches_of(asked)])
-        return {subscription for part in shown for subscription in part}
+            responses = self._responses(self._within(asked, kql.readable()), self._query_if_readable)
+        return {row["id"] for response in responses for row in response.rows}
 
-    def _shown(self, query: Query, where: QueryScope) -> set[str]:
-        pages, _ = self.graph.read(str(query), where, _ids)
-        return {str(subscription) for page in pages for subscription in page["id"].to_pylist()}
-
-    def _shown_if_any(self, query: Query, where: QueryScope) -> set[str]:
+    def _query_if_readable(self, query: str, scope: QueryScope) -> Response:
         try:
-            return self._shown(query, where)
-        except NoAccessError:  # said only when none of the subscriptions that a request lists can be read
-            return set()
+            return self.graph.query(query, scope)
+        except NoAccessError:  # raised only when none of the subscriptions that a request names can be read
+            return Response([], 0, complete=True)
 
-    def _everywhere(self) -> list[QueryScope]:
+    def _everywhere(self, queries: Iterable[Query]) -> list[Part]:
+        """Each query over all that is in scope."""
         if self.scope.subscription_ids:
-            return self._batches_of(self.scope.subscription_ids)
-        return [QueryScope(management_groups=list(self.scope.management_groups) or None)]
+            return [share for query in queries for share in self._within(self.scope.subscription_ids, query)]
+        whole = QueryScope(management_groups=self.scope.management_groups or None)
+        return [Part(query, whole) for query in queries]
 
-    def _batches_of(self, subscriptions: Sequence[str]) -> list[QueryScope]:
-        return [QueryScope(subscriptions=list(batch)) for batch in _batches(subscriptions, self._batch_size)]
+    def _within(self, subscriptions: Sequence[str], query: Query) -> list[Part]:
+        """A query over these subscriptions, a batch at a time."""
+        return [Part(query, QueryScope(subscriptions=some)) for some in _batches(subscriptions, self._batch_size)]
 
-    def _read(self, queries: Sequence[Query], places: Sequence[QueryScope], observe: Observe) -> ReadResult:
-        convert = partial(_convert, observe)
-        work = [(query, where) for query in queries for where in places]
-        parts = _in_threads(lambda query, where: self._read_whole(query, where, convert), work)
-        tables = [table for pages, _ in parts for table in pages]
-        frame = to_frame(pa.concat_tables([OBSERVATION.empty_table(), *tables]))
-        return ReadResult(frame, str(queries[0]) if queries else "", sum(total for _, total in parts))
+    def _read(self, shares: Sequence[Part], observe: Observe) -> ReadResult:
+        observations = Observations(observe, self.scope.extra_columns)
+        total_records = 0
+        for response in self._responses(shares, self.graph.query):
+            observations.add(response.rows)
+            total_records += response.total_records
+        return ReadResult(
+            frame=observations.frame(),
+            query=str(shares[0].query) if shares else "",
+            total_records=total_records,
+            rows=observations.rows,
+            duplicates=observations.duplicates,
+            unreadable=observations.unreadable,
+            samples=tuple(observations.samples),
+        )
 
-    def _read_whole(
-        self, query: Query, where: QueryScope, convert: Callable[[Page], pa.Table], splits: int = _SPLITS
-    ) -> tuple[list[pa.Table], int]:
-        """Read a query, in ever smaller parts where the data moves faster than its pages come.
-
-        First over fewer subscriptions at a time, and then, for one of them or where none are named, in parts by hash
-        that should fit a page each.
-        """
-        try:
-            return self.graph.read(str(query), where, convert)
-        except DataMovedError as error:
-            subscriptions = where.subscriptions or []
-            if len(subscriptions) > 1:
-                middle = len(subscriptions) // 2
-                halves = subscriptions[:middle], subscriptions[middle:]
-                smaller = [(query, QueryScope(subscriptions=half)) for half in halves]
-            elif splits > 0:
-                splits -= 1
-                number = max(2, math.ceil(error.pages * _PARTS_OF_A_PAGE))
-                smaller = [(part, where) for part in query.split(number)]
-            else:
-                raise
-        logger.info("Azure: the data moves while it is read; reading it in %s parts", len(smaller))
-        read = [self._read_whole(part, place, convert, splits) for part, place in smaller]
-        return [table for tables, _ in read for table in tables], sum(total for _, total in read)
-
-    def _resource(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return observed_row(row, extra_columns=self.scope.extra_columns)
-
-    def _change(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")}
-        if not row["rowId"]:
-            return observed_absence(row["targetId"], row["targetType"], change)
-        current = {
-            **row,
-            "id": row["rowId"],  # in place of the record's own
-            "name": row["rowName"],
-            "type": row["rowType"],
-            "location": row["rowLocation"],
-            "tags": row["rowTags"],
-        }
-        return observed_row(current, extra_columns=self.scope.extra_columns, change=change)
+    def _responses(self, shares: Sequence[Part], ask: Callable[[str, QueryScope], Response]) -> Iterator[Response]:
+        return read_in_parts(ask, shares, clock=self.graph.clock, max_rows=self.graph.max_rows)
 
 
-def _in_threads(task: Callable[[Query, QueryScope], R], work: Sequence[tuple[Query, QueryScope]]) -> list[R]:
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        return list(pool.map(lambda item: task(*item), work))
-
-
-def _convert(observe: Observe, page: Page) -> pa.Table:
-    return table_of(map(observe, page), OBSERVATION)
-
-
-def _ids(page: Page) -> pa.Table:
-    return pa.table({"id": [row["id"] for row in page]})
+def _with_hidden_subscriptions(snapshot: ReadResult) -> ReadResult:
+    frame = snapshot.frame
+    shown = frame.loc[frame["kind"] == Kind.SUBSCRIPTION, "subscription_id"]
+    hidden = sorted(set(frame["subscription_id"]) - set(shown) - {""})
+    derived = frame_of([observed_subscription(id_, id_) for id_ in hidden], OBSERVATION)
+    return replace(snapshot, frame=concat([frame, derived], OBSERVATION), derived=len(hidden))
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

@@ -1,0 +1,206 @@
+"""Everything that can come in place of a response of Azure, in one table: what it is, and what a person can do.
+
+A failure is first described in one line (`Failure.came`): where it came from, then the status, what its body is, and
+the codes in it. The first row of FAILURES whose pattern matches that line says how it is treated and in which sentence
+it ends. To learn what happens on a 407, read the table from its top.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from azure_port_sync.core.errors import AzureError
+from azure_port_sync.resource_graph.quota import retry_after
+
+
+class NoAccessError(AzureError):
+    """The principal may read nothing of what a request names."""
+
+
+class ResponseTooLargeError(AzureError):
+    """The rows of one response are more bytes than Azure sends at once; they can be read in parts."""
+
+
+class Treatment(StrEnum):
+    """What is done about a failure."""
+
+    RETRY = "retry"  # with growing waits until the deadline
+    SPLIT = "split"  # ask for it in parts
+    NO_ACCESS = "no access"  # an answer to the question which subscriptions can be read; otherwise as CONFIGURATION
+    CONFIGURATION = "configuration"  # a person has to change something
+    FATAL = "fatal"  # nothing that a setting could change
+
+
+class Row(NamedTuple):
+    """One row of the table.
+
+    `came` is a pattern that the description begins with. `sentence` may name what was last seen ({seen}), Azure's own
+    words ({reason}) and, for what was retried, for how long ({minutes}).
+    """
+
+    came: str
+    treatment: Treatment
+    sentence: str
+
+
+_READER = (
+    "Give it the role Reader on the subscriptions (or a management group above them) that AZURE_SUBSCRIPTION_IDS and "
+    "AZURE_MANAGEMENT_GROUPS name."
+)
+_NEXT_RUN = "nothing was sent. The next run tries again."
+_PROXY = (
+    "A proxy or firewall on the way seems to answer in Azure's place: check HTTPS_PROXY and NO_PROXY, and that it lets "
+    "requests to Azure through (to AZURE_RESOURCE_MANAGER_URL and AZURE_AUTHORITY_HOST, where they are set)."
+)
+_NETWORK = (
+    "Check the network, AZURE_CLOUD, AZURE_AUTHORITY_HOST, AZURE_RESOURCE_MANAGER_URL and, behind a private "
+    "certificate authority, REQUESTS_CA_BUNDLE."
+)
+_CREDENTIALS = (
+    "Azure refused the credentials: {reason}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or the "
+    "identity that this machine signs in with."
+)
+_NO_ACCESS = f"Azure does not let this principal read: {{reason}}. {_READER}"
+_TOO_MANY = (
+    "Azure Resource Graph left subscriptions out, because there are more than one query may span. Name them in "
+    "AZURE_SUBSCRIPTION_IDS, or set narrower AZURE_MANAGEMENT_GROUPS."
+)
+_KEPT_FAILING = (
+    f"Azure Resource Graph kept failing for {{minutes}} minutes, and its last answer was {{seen}}; {_NEXT_RUN}"
+)
+_KEPT_OUT = f"Azure could not be asked for {{minutes}} minutes: the last answer was {{seen}}. {_PROXY}"
+_SHUT_OUT = f"Azure could not be asked: the answer was {{seen}}. {_PROXY}"
+_UNREACHABLE = f"Azure could not be reached for {{minutes}} minutes: {{reason}}. {_NETWORK}"
+_REFUSED = "Azure Resource Graph refused a query with {seen}: {reason}."
+_NO_SIGN_IN = f"Signing in to Azure kept failing for {{minutes}} minutes: {{reason}}; {_NEXT_RUN}"
+
+RETRY, SPLIT, NO_ACCESS, CONFIGURATION, FATAL = Treatment
+
+#: Queries: statuses and codes are those of facts on record (github.com/Azure/cosmos-explorer/issues/1986,
+#: github.com/Azure/aztfexport/issues/491, github.com/Azure/azure-cli-extensions/issues/3325). Sign-in: the codes that
+#: learn.microsoft.com/entra/identity-platform/reference-error-codes calls transient; the other texts are those of
+#: azure-identity and MSAL, which put what the network did into the words of a refusal.
+FAILURES = (
+    Row(r"query 400 .*ResponsePayloadTooLarge", SPLIT, _REFUSED),
+    Row(r"query 400 .*NoValidSubscriptionsInQueryRequest", NO_ACCESS, _NO_ACCESS),
+    Row(r"query 400 .*TooManySubscriptionsUnderScope", CONFIGURATION, f"{_TOO_MANY} (Azure said: {{reason}})"),
+    Row(r"query 200 partial scope", CONFIGURATION, _TOO_MANY),
+    Row(r"query (200|408|429|5..) page", RETRY, _KEPT_OUT),
+    Row(r"query (407|... page)", CONFIGURATION, _SHUT_OUT),
+    Row(r"query (200|408|429|5..)", RETRY, _KEPT_FAILING),
+    Row(r"query 401", CONFIGURATION, _CREDENTIALS),
+    Row(r"query 403", NO_ACCESS, _NO_ACCESS),
+    Row(r"query 3..", CONFIGURATION, f"Azure could not be asked: the answer was {{seen}}. {_NETWORK}"),
+    Row(r"query", FATAL, _REFUSED),
+    Row(r"(network|sign-in) .*CERTIFICATE", CONFIGURATION, f"Azure could not be reached: {{reason}}. {_NETWORK}"),
+    Row(
+        r"(network|sign-in) .*Tunnel connection failed: 4",
+        CONFIGURATION,
+        f"Azure was not reached: {{reason}}. {_PROXY}",
+    ),
+    Row(r"network", RETRY, _UNREACHABLE),
+    Row(r"sign-in .*AADSTS(90006|90012|90024|90033)\b", RETRY, _NO_SIGN_IN),
+    Row(r"sign-in .*AADSTS\d", CONFIGURATION, _CREDENTIALS),
+    Row(r"sign-in .*HTTP Error: (408|429|5..)", RETRY, _NO_SIGN_IN),
+    Row(r"sign-in .*(JSON is invalid|Expecting value)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
+    Row(r"sign-in .*(Connection|IncompleteRead|timed out|Failed to resolve|Max retries)", RETRY, _UNREACHABLE),
+    Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
+)
+
+_ERRORS = {SPLIT: ResponseTooLargeError, NO_ACCESS: NoAccessError}
+_FORMS = {"page": "a web page", "body": "a body that is not Azure's", "empty": "an empty body"}
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What came in place of a response: its line for the table, and how a person would put it."""
+
+    came: str
+    seen: str
+    reason: str
+    retry_after: timedelta = timedelta(0)
+
+    @property
+    def row(self) -> Row:
+        """The row of the table that this failure falls under."""
+        return next(row for row in FAILURES if re.match(row.came, self.came, re.DOTALL))
+
+    def error(self, *, after: timedelta) -> AzureError:
+        """Return the error that ends the run; `after` is how long it was tried."""
+        minutes = int(after.total_seconds() // 60)
+        kind = _ERRORS.get(self.row.treatment, AzureError)
+        return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, minutes=minutes))
+
+
+def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """Describe an answer to a query that is no response: an error, a page of a proxy, or a body that cannot be read."""
+    wait = retry_after(headers) or timedelta(0)
+    if leaves_subscriptions_out(headers):
+        return Failure(f"query {status} partial scope", str(status), "")
+    errors = _errors(body)
+    if not errors:
+        form = _form(body)
+        seen = f"{status} with {_FORMS[form]}"
+        return Failure(f"query {status} {form}", seen, f"it answered {seen}", wait)
+    codes = ", ".join(code for code, _ in errors if code) or "no code"
+    reason = _one_line(" ".join(message for _, message in errors if message)) or f"it answered {status}"
+    return Failure(f"query {status} error {codes}", f"{status} ({codes})", reason, wait)
+
+
+def leaves_subscriptions_out(headers: Mapping[str, str]) -> bool:
+    """Whether a response says that it spans fewer subscriptions than were asked for (learn.microsoft.com/azure/
+    governance/resource-graph/concepts/guidance-for-throttled-requests).
+    """
+    return headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true"
+
+
+def network_failure(error: BaseException) -> Failure:
+    """Describe an error of the network between here and Azure."""
+    reason = _one_line(str(error))
+    return Failure(f"network {type(error).__name__} {reason}", reason, reason)
+
+
+def sign_in_failure(error: BaseException) -> Failure:
+    """Describe a sign-in that failed, in the words of the credential that failed last."""
+    reason = _one_line(_inner_reason(str(error)))
+    return Failure(f"sign-in {reason}", reason, reason)
+
+
+def _errors(body: bytes) -> list[tuple[str, str]]:
+    """The codes and messages of an error body, none for another body; the useful ones are the inner ones."""
+    try:
+        error = json.loads(body)["error"]
+        inner = error.get("details") or [error]
+        return [(str(one.get("code") or ""), str(one.get("message") or "")) for one in inner]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _form(body: bytes) -> str:
+    text = body.strip()
+    return "page" if text.startswith(b"<") else "body" if text else "empty"
+
+
+def _inner_reason(text: str) -> str:
+    """The part of a sign-in's error that says why.
+
+    A chain of credentials stops at the first that could have signed in and was refused; before it stand those that
+    this machine does not have. Where none could have, all of them are the reason.
+    """
+    attempts = text.partition("Attempted credentials:")[2].partition("To mitigate this issue")[0]
+    if not attempts:
+        return text.partition(" Trace ID:")[0]
+    tried = [" ".join(attempt.split()).partition(" Visit https://")[0] for attempt in attempts.split("\n\t")[1:]]
+    last = tried[-1]
+    unavailable = re.search(r"unavailable|not found|not installed|could not be found|requires the", last)
+    return "; ".join(one.rstrip(".") for one in tried) if unavailable else last.partition(" Trace ID:")[0]
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."

@@ -1,0 +1,112 @@
+"""Results that do not fit into one response, read as parts that each do.
+
+A response is of one instant; the pages of a longer result are not, because Resource Graph pages by offset over live
+data: a row that goes shifts one that stays past its reader. So a result that one response does not hold whole is read
+as parts by a hash of the row's id, each of which fits (learn.microsoft.com/azure/governance/resource-graph/concepts/
+paging-results). A row that is there throughout lies in one part, whatever comes and goes around it.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.errors import AzureError
+from azure_port_sync.resource_graph.client import MAX_ROWS, QueryScope, Response
+from azure_port_sync.resource_graph.failures import ResponseTooLargeError
+from azure_port_sync.resource_graph.kql import Query
+
+logger = logging.getLogger(__name__)
+
+#: How full the response to a part is meant to be. Hashes fall unevenly: of parts of 850 rows, one in three million is
+#: larger than the 1000 rows of a response (five standard deviations), and is split again.
+FILL = 0.85
+
+#: The number of parts at which a result that still does not fit is given up: more would be fewer than one row each in
+#: a tenant of fifty million.
+MAX_PARTS = 2**16
+
+#: Requests in flight: with answers that take two seconds, the quota of 15 in 5 seconds keeps five busy, and slower
+#: ones some more.
+IN_FLIGHT = 8
+
+_PROGRESS = timedelta(seconds=10)
+
+
+class Part(NamedTuple):
+    """One request's share of a read: a query, or a part of one, over some subscriptions."""
+
+    query: Query
+    scope: QueryScope
+
+    def split(self, number: int) -> "list[Part]":
+        """Return the same share in so many smaller ones."""
+        if self.query.parts * number > MAX_PARTS:
+            raise AzureError(
+                "Azure Resource Graph does not give a result whole, in however small parts it is asked for: one row is "
+                "too large for a response, or one id has a thousand rows. Nothing was sent. Take columns out of "
+                "EXTRA_RESOURCE_COLUMNS, or name the other subscriptions in AZURE_SUBSCRIPTION_IDS."
+            )
+        logger.info("Azure: a result does not fit into one response; reading it in %s parts", number)
+        return [Part(query, self.scope) for query in self.query.split(number)]
+
+
+def read_in_parts(
+    ask: Callable[[str, QueryScope], Response],
+    shares: Sequence[Part],
+    *,
+    clock: Clock,
+    max_rows: int = MAX_ROWS,
+    in_flight: int = IN_FLIGHT,
+) -> Iterator[Response]:
+    """Yield complete responses that together hold all rows of these shares, in any order, as they come in.
+
+    The newest parts are asked for first, so that what can never fit is found out soon.
+    """
+    waiting = list(shares)[::-1]
+    asked: dict[Future[Response], Part] = {}
+    progress = _Progress(clock)
+    with ThreadPoolExecutor(in_flight) as pool:
+        try:
+            while waiting or asked:
+                while waiting and len(asked) < in_flight:
+                    part = waiting.pop()
+                    asked[pool.submit(ask, str(part.query), part.scope)] = part
+                for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                    part = asked.pop(future)
+                    response = _response(future)
+                    if response and response.complete:
+                        progress.report(len(response.rows), len(waiting) + len(asked))
+                        yield response
+                    else:
+                        total = response.total_records if response else 0
+                        waiting += part.split(max(2, math.ceil(total / (max_rows * FILL))))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _response(future: "Future[Response]") -> Response | None:
+    """The response, or None where it is too large to be sent."""
+    try:
+        return future.result()
+    except ResponseTooLargeError:
+        return None
+
+
+class _Progress:
+    """Logs every ten seconds how far a long read has come."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reported_at: datetime = clock.now()
+        self._rows = 0
+
+    def report(self, rows: int, left: int) -> None:
+        self._rows += rows
+        now = self._clock.now()
+        if now - self._reported_at >= _PROGRESS:
+            self._reported_at = now
+            logger.info("Azure: %s rows read, %s requests to go", f"{self._rows:,}", f"{left:,}")
