@@ -255,15 +255,11 @@ def due_again(identifiers: pd.Series, full_runs: int) -> pd.Series:
     )
 
 
-#: Deletes before upserts, so that a name that moved is free again; children before their containers when deleting,
-#: after them when creating, because Port deletes dependents and may refuse a relation to nothing.
+#: Deletes before upserts, so that a name that moved is free again; deletes from the bottom up and upserts from the top
+#: down, because Port deletes dependents and may refuse a relation to nothing.
 DELIVERY_PHASES: tuple[tuple[Operation, Kind], ...] = (
-    (Operation.DELETE, Kind.RESOURCE),
-    (Operation.DELETE, Kind.RESOURCE_GROUP),
-    (Operation.DELETE, Kind.SUBSCRIPTION),
-    (Operation.UPSERT, Kind.SUBSCRIPTION),
-    (Operation.UPSERT, Kind.RESOURCE_GROUP),
-    (Operation.UPSERT, Kind.RESOURCE),
+    *((Operation.DELETE, kind) for kind in reversed(Kind)),
+    *((Operation.UPSERT, kind) for kind in Kind),
 )
 
 

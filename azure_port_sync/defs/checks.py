@@ -24,7 +24,7 @@ from azure_port_sync.defs.resources import PortResource, StateResource
 from azure_port_sync.engine.decide import ChangeSet, RunStats, subscription_blockers
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.verify import verify
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
 
 
 def _blocking(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
@@ -329,7 +329,7 @@ def _settled_checks(report: DeliveryReport) -> list[dg.AssetCheckResult]:
         _result(
             "deliveries_settled",
             passed=report.unsettled == 0,
-            description=_settled_sentence(report),
+            description=report.summary,
             accepted=report.accepted.total(),
             quarantined=report.quarantined,
             unsettled=report.unsettled,
@@ -368,21 +368,22 @@ def _port_check(
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
-        told = state.store.ledger_counts(change_set.plan.target)
-        found = verify(port.api, port.mapping, told, sample, clock)
+        in_ledger = state.store.ledger_counts(change_set.plan.target)
+        found = verify(port.api, port.mapping, in_ledger, sample, clock)
     except SyncError as error:
         return _result(name, passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
-    numbers = ", ".join(f"{found.held[kind]:,} of {found.told[kind]:,} {BLUEPRINTS[kind]}" for kind in Kind)
+    blueprints = packaged_blueprints()
+    numbers = ", ".join(f"{found.in_port[kind]:,} of {found.in_ledger[kind]:,} {blueprints[kind]}" for kind in Kind)
     return _result(
         name,
-        passed=found.holds,
+        passed=found.equal,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Port shows {numbers}; {found.looked_at} entities were looked at."
+        description=f"Port shows {numbers}; {found.compared} entities were compared in full."
         + (f" {len(found.differences)} differences, the first: {found.differences[0]}." if found.differences else "")
-        + ("" if found.holds else " Launch full_sync with `rebuild_ledger: true` to compare and mend everything."),
-        port=found.held.total(),
-        told=found.told.total(),
-        looked_at=found.looked_at,
+        + ("" if found.equal else " Launch full_sync with `rebuild_ledger: true` to compare and fix everything."),
+        port=found.in_port.total(),
+        told=found.in_ledger.total(),
+        looked_at=found.compared,
         differences="; ".join(found.differences[:5]) or "none",
     )
 
@@ -425,20 +426,3 @@ def _watermark_check(watermark: datetime | None, now: datetime, oldest: timedelt
         age_minutes="none" if age is None else round(age / timedelta(minutes=1)),
         allowed_minutes=round(oldest / timedelta(minutes=1)),
     )
-
-
-def _settled_sentence(report: DeliveryReport) -> str:
-    if report.error is not None:
-        return f"{report.unsettled:,} of {report.total:,} deliveries are not settled. {report.error}"
-    if report.failed:
-        row, reason = report.failed[0]
-        return (
-            f"Port goes on failing at {len(report.failed):,} of {report.total:,} deliveries and takes the others; the "
-            f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
-        )
-    if report.quarantined:
-        return (
-            f"Port accepted {report.accepted.total():,} of {report.total:,} deliveries; it refuses "
-            f"{report.quarantined:,}, which are in quarantine."
-        )
-    return f"Port accepted all {report.total:,} deliveries." if report.total else "There was nothing to deliver."

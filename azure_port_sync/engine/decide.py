@@ -3,7 +3,7 @@
 Nothing here reaches Port, with one exception that only reads: the ledger can be filled from what Port really holds.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -25,13 +25,14 @@ from azure_port_sync.core.entities import identity, observed_subscription
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
 from azure_port_sync.core.identity import azure_id_of
-from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
+from azure_port_sync.core.kinds import KINDS, RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
 from azure_port_sync.core.plan import Plan, plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import OBSERVATION, Operation, concat, frame_of, records
 from azure_port_sync.core.subscriptions import Subscriptions, in_question, presence
 from azure_port_sync.core.windows import Window
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
+from azure_port_sync.port.responses import FoundEntity
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.state import LedgerRebuild, StateStore
 
@@ -50,8 +51,8 @@ _SAMPLED = 20
 class Catalog(Protocol):
     """What Port really holds, as its REST API tells."""
 
-    def entities(self, blueprint: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """The entities of a blueprint in pages of ``{identifier, title, properties}``."""
+    def entities(self, blueprint: str, *, with_type: bool = False) -> Iterator[Sequence[FoundEntity]]:
+        """The entities of a blueprint in pages; with the property `type` where it has one."""
         ...
 
 
@@ -147,18 +148,16 @@ def _rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None, now
     frames = [
         frame_of([_held(kind, entity) for entity in page], OBSERVATION)
         for kind in Kind
-        for page in catalog.entities(BLUEPRINTS[kind])
+        for page in catalog.entities(packaged_blueprints()[kind], with_type=not KINDS[kind].arm_type)
     ]
     return store.refill(target, concat(frames, OBSERVATION), now)
 
 
-def _held(kind: Kind, entity: Mapping[str, Any]) -> dict[str, Any]:
+def _held(kind: Kind, entity: FoundEntity) -> dict[str, Any]:
     """The identity columns of an entity in Port; what cannot be known of one that was added by hand stays empty."""
-    azure_id = azure_id_of(entity["identifier"], entity.get("title"))
-    told = (entity.get("properties") or {}).get("type")
-    types = {Kind.SUBSCRIPTION: SUBSCRIPTION_TYPE, Kind.RESOURCE_GROUP: RESOURCE_GROUP_TYPE}
-    resource_type = types.get(kind) or (told.lower() if isinstance(told, str) else "")
-    return {**identity(azure_id, resource_type, entity.get("title")), "kind": kind, "identifier": entity["identifier"]}
+    azure_id = azure_id_of(entity.identifier, entity.title)
+    resource_type = KINDS[kind].arm_type or (entity.type or "").lower()
+    return {**identity(azure_id, resource_type, entity.title), "kind": kind, "identifier": entity.identifier}
 
 
 @dataclass

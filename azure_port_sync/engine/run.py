@@ -19,7 +19,7 @@ from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Request
 from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
 from azure_port_sync.engine.decide import Catalog, ChangeSet, RunStats, decide_changes
-from azure_port_sync.engine.deliver import DeliveryReport, deliver
+from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.port.sinks import Sink
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.state import StateStore
@@ -79,7 +79,7 @@ class _Claim:
             expires = self._store.claim(self._plan, now)
         return now + LEASE
 
-    def hold(self) -> None:
+    def renew_lease(self) -> None:
         with self._lock:
             now = self._clock.now()
             left = self._until - now
@@ -93,7 +93,7 @@ class _Claim:
     def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None:
         self._store.begin_sending(self._plan, rows, self._clock.now())
 
-    def settle(self, rows: Sequence[ChangeSetRow]) -> None:
+    def confirm(self, rows: Sequence[ChangeSetRow]) -> None:
         self._store.settle(self._plan, rows, self._clock.now())
 
     def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
@@ -115,6 +115,7 @@ def deliver_changes(
     store: StateStore,
     clock: Clock,
     *,
+    limits: DeliveryLimits = LIMITS,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DeliveryReport:
     """Deliver the change set, and move the watermark when all of it is settled.
@@ -131,7 +132,7 @@ def deliver_changes(
         _guard(change_set, store)
         gone = frame[(frame["operation"] == Operation.DELETE) & (frame["kind"] != Kind.RESOURCE)]
         claim.begin_deleting(change_set_rows(gone))
-        report = deliver(frame, sink, claim, progress=progress)
+        report = deliver(frame, sink, claim, limits=limits, progress=progress)
         if report.unsettled == 0 and plan.advances_watermark:
             store.finish(plan)
     return report
@@ -166,6 +167,7 @@ def sync_once(
     request: Request | None = None,
     change_window: timedelta = timedelta(minutes=15),
     catalog: Catalog | None = None,
+    limits: DeliveryLimits = LIMITS,
 ) -> Outcome:
     """Read, decide, deliver, settle. `run` is a name that no other run has.
 
@@ -184,5 +186,7 @@ def sync_once(
         catalog=catalog,
     )
     dry = change_set.plan.request.dry_run
-    report = DeliveryReport(len(change_set.frame)) if dry else deliver_changes(change_set, sink, store, clock)
+    report = (
+        DeliveryReport(len(change_set.frame)) if dry else deliver_changes(change_set, sink, store, clock, limits=limits)
+    )
     return Outcome(change_set.plan, findings, report)
