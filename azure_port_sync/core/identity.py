@@ -23,7 +23,7 @@ _CONTAINERS_IN_ID = re.compile(r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+
 
 
 def target_name(tenant_id: str, destination: str) -> str:
-    """Return the name under which the state of a (tenant, Port destination) pair is kept; the destination may be secret."""
+    """Return the name of a (tenant, Port destination) pair in the state; the destination may be secret."""
     name = hashlib.blake2b(f"{tenant_id.lower()}\n{destination}".encode(), key=b"azure_port_sync", digest_size=16)
     return name.hexdigest()
 

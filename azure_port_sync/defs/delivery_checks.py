@@ -15,7 +15,7 @@ from azure_port_sync.defs.resources import PortResource, StateResource
 from azure_port_sync.engine.decide import ChangeSet
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.verify import verify
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
 
 # -- port_deliveries ------------------------------------------------------------------------------------------------
 
@@ -55,29 +55,12 @@ def _delivered_checks(report: DeliveryReport) -> list[dg.AssetCheckResult]:
         check_result(
             "deliveries_complete",
             passed=report.unsettled == 0,
-            description=_delivered_sentence(report),
+            description=report.summary,
             accepted=report.accepted.total(),
             quarantined=report.quarantined,
             not_delivered=report.unsettled,
         ),
     ]
-
-
-def _delivered_sentence(report: DeliveryReport) -> str:
-    if report.error is not None:
-        return f"{report.unsettled:,} of {report.total:,} operations are not delivered. {report.error}"
-    if report.failed:
-        row, reason = report.failed[0]
-        return (
-            f"Port kept failing at {len(report.failed):,} of {report.total:,} operations and took the others; the "
-            f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
-        )
-    if report.quarantined:
-        return (
-            f"Port accepted {report.accepted.total():,} of {report.total:,} operations and refused "
-            f"{report.quarantined:,}, which are in quarantine."
-        )
-    return f"Port accepted all {report.total:,} operations." if report.total else "There was nothing to deliver."
 
 
 def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
@@ -132,21 +115,22 @@ def _port_check(
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
-        sent = state.store.ledger.counts(change_set.plan.target)
-        found = verify(port.api, port.mapping, sent, sample, clock)
+        in_ledger = state.store.ledger.counts(change_set.plan.target)
+        found = verify(port.api, port.mapping, in_ledger, sample, clock)
     except SyncError as error:
         return check_result(name, passed=False, severity=WARN, description=str(error))
-    numbers = ", ".join(f"{found.held[kind]:,} of {found.sent[kind]:,} {BLUEPRINTS[kind]}" for kind in Kind)
+    blueprints = packaged_blueprints()
+    numbers = ", ".join(f"{found.in_port[kind]:,} of {found.in_ledger[kind]:,} {blueprints[kind]}" for kind in Kind)
     return check_result(
         name,
-        passed=found.holds,
+        passed=found.equal,
         severity=WARN,
-        description=f"Port shows {numbers}; {found.looked_at} entities were looked at."
+        description=f"Port shows {numbers}; {found.compared} entities were compared in full."
         + (f" {len(found.differences)} differences, the first: {found.differences[0]}." if found.differences else "")
-        + ("" if found.holds else " Launch full_sync with `rebuild_ledger: true` to compare and correct everything."),
-        port=found.held.total(),
-        ledger=found.sent.total(),
-        looked_at=found.looked_at,
+        + ("" if found.equal else " Launch full_sync with `rebuild_ledger: true` to compare and fix everything."),
+        port=found.in_port.total(),
+        ledger=found.in_ledger.total(),
+        compared=found.compared,
         differences="; ".join(found.differences[:5]) or "none",
     )
 

@@ -18,7 +18,7 @@ from azure_port_sync.core.rows import Operation, records
 from azure_port_sync.defs.jobs import DRY_RUN_TAG, MODE_TAG
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.stats import RunStats
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.port.flow import Flow
 
 #: Rows of a table in metadata; more would slow the UI down and be read by nobody.
@@ -259,10 +259,11 @@ def links_metadata(frame: pd.DataFrame, port_app: str | None) -> _Metadata:
     upserts = frame[frame["operation"] == Operation.UPSERT]
     if port_app is None or upserts.empty:
         return {}
+    blueprints = packaged_blueprints()
     newest = upserts.loc[upserts["change_time"].sort_values(ascending=False).index[:SHOWN]]
     lines = []
     for row in records(newest[["kind", "name", "type", "identifier"]]):
-        page = f"{port_app}/{BLUEPRINTS[Kind(row['kind'])]}Entity?identifier={quote(row['identifier'], safe='')}"
+        page = f"{port_app}/{blueprints[Kind(row['kind'])]}Entity?identifier={quote(row['identifier'], safe='')}"
         name = str(row["name"]).replace("[", "\\[").replace("]", "\\]")
         lines.append(f"- [{name}]({page}) {row['type']}")
     return {"in_port": dg.MarkdownMetadataValue("\n".join(lines))}

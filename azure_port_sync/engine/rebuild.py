@@ -4,7 +4,7 @@ Needed when somebody else has filled the catalog, or has edited it by hand: what
 otherwise never be compared with Azure.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from azure_port_sync.core.entities import identity
@@ -12,15 +12,16 @@ from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.identity import azure_id_of
 from azure_port_sync.core.kinds import KINDS, Kind
 from azure_port_sync.core.rows import OBSERVATION, concat, frame_of
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
+from azure_port_sync.port.responses import FoundEntity
 from azure_port_sync.state import LedgerRebuild, StateStore
 
 
 class Catalog(Protocol):
     """What Port really holds."""
 
-    def entities(self, blueprint: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """The entities of a blueprint in pages of ``{identifier, title, properties}``."""
+    def entities(self, blueprint: str, *, with_type: bool = False) -> Iterator[Sequence[FoundEntity]]:
+        """The entities of a blueprint in pages; with the property `type` where it has one."""
         ...
 
 
@@ -34,14 +35,13 @@ def rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None) -> L
     frames = [
         frame_of([_imported(kind, entity) for entity in page], OBSERVATION)
         for kind in Kind
-        for page in catalog.entities(BLUEPRINTS[kind])
+        for page in catalog.entities(packaged_blueprints()[kind], with_type=not KINDS[kind].arm_type)
     ]
     return store.ledger.rebuild(target, concat(frames, OBSERVATION))
 
 
-def _imported(kind: Kind, entity: Mapping[str, Any]) -> dict[str, Any]:
+def _imported(kind: Kind, entity: FoundEntity) -> dict[str, Any]:
     """The identity columns of an entity in Port; what cannot be known of one that was added by hand stays empty."""
-    azure_id = azure_id_of(entity["identifier"], entity.get("title"))
-    in_port = (entity.get("properties") or {}).get("type")
-    arm_type = KINDS[kind].arm_type or (in_port.lower() if isinstance(in_port, str) else "")
-    return {**identity(azure_id, arm_type, entity.get("title")), "kind": kind, "identifier": entity["identifier"]}
+    azure_id = azure_id_of(entity.identifier, entity.title)
+    arm_type = KINDS[kind].arm_type or (entity.type or "").lower()
+    return {**identity(azure_id, arm_type, entity.title), "kind": kind, "identifier": entity.identifier}

@@ -19,7 +19,7 @@ from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import Operation, change_set_rows
 from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
 from azure_port_sync.engine.decide import ChangeSet, decide_survey
-from azure_port_sync.engine.deliver import DeliveryReport, deliver
+from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.engine.lease import claimed
 from azure_port_sync.engine.observe import Remembered, Survey
 from azure_port_sync.engine.rebuild import Catalog, rebuild_ledger
@@ -131,6 +131,7 @@ def deliver_changes(
     store: StateStore,
     clock: Clock,
     *,
+    limits: DeliveryLimits = LIMITS,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DeliveryReport:
     """Deliver the change set, and move the watermark when every delivery is confirmed or in quarantine.
@@ -146,7 +147,7 @@ def deliver_changes(
     with claimed(store, clock, run_plan) as lease:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
         lease.begin_deleting_containers(change_set_rows(going))
-        report = deliver(frame, sink, lease, progress=progress)
+        report = deliver(frame, sink, lease, limits=limits, progress=progress)
         if report.unsettled == 0 and run_plan.advances_watermark:
             store.targets.finish(run_plan)
     return report
@@ -172,6 +173,7 @@ def sync_once(
     request: Request | None = None,
     change_window: timedelta = timedelta(minutes=15),
     catalog: Catalog | None = None,
+    limits: DeliveryLimits = LIMITS,
 ) -> Outcome:
     """Read, decide, deliver. `run` is a name that no other run has.
 
@@ -189,6 +191,8 @@ def sync_once(
         resend=not sink.verifies,
         catalog=catalog,
     )
-    dry = change_set.plan.request.dry_run
-    report = DeliveryReport(len(change_set.frame)) if dry else deliver_changes(change_set, sink, store, clock)
+    if change_set.plan.request.dry_run:
+        report = DeliveryReport(len(change_set.frame))
+    else:
+        report = deliver_changes(change_set, sink, store, clock, limits=limits)
     return Outcome(change_set.plan, stats, report)

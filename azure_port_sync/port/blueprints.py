@@ -1,14 +1,27 @@
-"""The blueprints of the guide: under which names Port keeps the entities of each kind."""
+"""The blueprints that a mapping puts each kind of entity into: what Port calls our kinds is the mapping's to say."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
+from functools import cache
 
 from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import Operation
+from azure_port_sync.port import model
+from azure_port_sync.port.events import probes
+from azure_port_sync.port.mapping import WebhookMapping
 
-BLUEPRINTS: Mapping[Kind, str] = MappingProxyType(
-    {
-        Kind.SUBSCRIPTION: "azureSubscription",
-        Kind.RESOURCE_GROUP: "azureResourceGroup",
-        Kind.RESOURCE: "azureCloudResources",
+
+def blueprints_of(mapping: WebhookMapping) -> Mapping[Kind, str]:
+    """Return the blueprint of each kind, by what the mapping makes of an example; a kind that it drops has none."""
+    return {
+        probe.kind: entity.blueprint
+        for probe in probes()
+        if probe.operation is Operation.UPSERT
+        for entity in mapping.entities(probe.body)
+        if entity.operation == "create"
     }
-)
+
+
+@cache
+def packaged_blueprints() -> Mapping[Kind, str]:
+    """Return the blueprint of each kind by the packaged mapping, which is the guide's."""
+    return blueprints_of(WebhookMapping(model.webhook()["mappings"]))

@@ -1,27 +1,25 @@
-"""How requests flow to Port: so many at once, held back together where Port asks for time, tried again one by one.
+"""The shared patience of all requests to one door of Port: tried again one by one, held back together.
 
-Trouble is shared: when Port says "too many" or "later" to one request, all of them wait, and half as many are in
-flight from then on. Each success in a row gives some of that back.
+When Port asks one request to wait, all of them wait. There is nothing beside that to send fewer at once: measured
+against a Port that throttles, halving the number in flight saved no request and took as long or longer.
 """
 
 import logging
+import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.port.transport import TransientError
+from azure_port_sync.port.failures import RefusedError, TransientError
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
-_QUIET = timedelta(seconds=10)
+_LONGEST_BACKOFF_SECONDS = 30.0
+_LOG_EVERY = timedelta(seconds=10)  # all threads meet the same trouble
 
 #: How often one request may fail, while others succeed, before that is taken for something about this request.
 STUBBORN_AFTER = 6
@@ -30,21 +28,18 @@ _STUBBORN_TOGETHER = 3
 #: How many requests may fail until the deadline, one after the other, before that is taken for an outage.
 _STUBBORN_IN_A_ROW = 3
 
-_TOO_MANY = 429  # the one trouble that is never about the request
-
 
 class StubbornError(Exception):
-    """Port goes on failing at this request, and answers others meanwhile."""
+    """Port keeps failing at this request, and answers others meanwhile."""
 
 
 class Flow:
-    """The shared patience of all requests to one host. Safe to share between threads.
+    """The requests to one door of Port, as they are counted, held back and tried again. Safe to share between threads.
 
     `deadline` bounds the time without one success, not the time of the whole.
     """
 
-    def __init__(self, clock: Clock, *, concurrency: int, deadline: timedelta, name: str = "Port") -> None:
-        self.concurrency = concurrency
+    def __init__(self, clock: Clock, *, deadline: timedelta, name: str = "Port") -> None:
         self.deadline = deadline
         self.requests = 0
         self.bytes = 0
@@ -54,12 +49,15 @@ class Flow:
         self._given_up = 0
         self._quiet_because = ""
         self._clock = clock
-        self._slots = _Slots(concurrency)
         self._lock = threading.Lock()
-        self._succeeded_at = self._quiet_until = self._told_at = clock.now()
+        self._succeeded_at = self._quiet_until = self._log_at = clock.now()
 
     def start(self) -> None:
         """Begin to measure the time without a success."""
+        self.succeed()
+
+    def succeed(self) -> None:
+        """Note that Port has answered: the time without a success begins anew."""
         with self._lock:
             self._succeeded_at = self._clock.now()
             self._given_up = 0
@@ -70,49 +68,51 @@ class Flow:
         return (self._succeeded_at + self.deadline - self._clock.now()).total_seconds()
 
     def call(self, attempt: Callable[[], _T], heartbeat: Callable[[], None], *, together: bool = False) -> _T:
-        """What `attempt` returns; it is called again after each TransientError, with jitter and as Port asks.
+        """Return what `attempt` returns; it is called again after each TransientError, with jitter and as Port asks.
 
-        `heartbeat` comes before each attempt, and stops all of them by raising. Raises StubbornError when this
-        one request goes on failing; soon when it carries many events `together`, which may do better apart. At the
+        `heartbeat` comes before each attempt, and stops all of them by raising. Raises StubbornError when Port keeps
+        failing at this one request; soon when it carries many events `together`, which may do better apart. At the
         deadline that can be the request's own trouble too, so only when several requests in a row have come to it
         the last TransientError is raised.
         """
+        number = failed = 0
         failed_first = self._clock.now()
-        failed = 0
-
-        def once() -> _T:
-            with self._slots.one():
-                self._wait_until_quiet()
-                heartbeat()
-                with self._lock:
-                    self.requests += 1
-                result = attempt()
-            self.succeed()
-            return result
-
-        def stop(state: RetryCallState) -> bool:
-            nonlocal failed, failed_first
-            error = state.outcome.exception() if state.outcome else None
-            failed += isinstance(error, TransientError) and error.status != _TOO_MANY
-            if failed == 1:
-                failed_first = self._clock.now()
-            if together:
-                stubborn = failed >= _STUBBORN_TOGETHER
-            else:
-                stubborn = failed >= STUBBORN_AFTER and self._succeeded_at > failed_first
-            if stubborn or (failed and self.time_left <= 0 and not self._is_outage()):
+        while True:
+            try:
+                return self._attempt(attempt, heartbeat)
+            except TransientError as caught:
+                error = caught
+            if error.alone:
+                failed += 1
+                failed_first = self._clock.now() if failed == 1 else failed_first
+            if self._is_stubborn(failed, others_succeed=self._succeeded_at > failed_first, together=together):
                 raise StubbornError(str(error))
-            return self.time_left <= 0
+            if self.time_left <= 0:
+                raise error
+            self._note_retry(error)
+            self._clock.sleep(min(_backoff(number), max(self.time_left, 0.0)))
+            number += 1
 
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=lambda state: min(float(_BACKOFF(state)), max(self.time_left, 0.0)),
-            stop=stop,
-            sleep=self._clock.sleep,
-            before_sleep=self._before_retry,
-            reraise=True,
-        )
-        return retrying(once)
+    def _attempt(self, attempt: Callable[[], _T], heartbeat: Callable[[], None]) -> _T:
+        self._wait_until_quiet()
+        heartbeat()
+        with self._lock:
+            self.requests += 1
+        try:
+            result = attempt()
+        except RefusedError:  # which is an answer
+            self.succeed()
+            raise
+        self.succeed()
+        return result
+
+    def _is_stubborn(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
+        """Whether a request that has failed so often, for what may be its own trouble, is given up alone."""
+        if together and failed >= _STUBBORN_TOGETHER:
+            return True
+        if not together and failed >= STUBBORN_AFTER and others_succeed:
+            return True
+        return failed > 0 and self.time_left <= 0 and not self._is_outage()
 
     def _is_outage(self) -> bool:
         with self._lock:
@@ -131,75 +131,29 @@ class Flow:
         while (left := (self._quiet_until - self._clock.now()).total_seconds()) > 0:
             left = min(left, self.time_left)
             if left <= 0:
-                raise TransientError(self._quiet_because, status=_TOO_MANY)
+                raise TransientError(self._quiet_because)
             with self._lock:
                 self.waited_seconds += left
             self._clock.sleep(left)
 
-    def succeed(self) -> None:
-        """Port has taken something: the time without a success begins anew."""
-        self._slots.widen()
-        with self._lock:
-            self._succeeded_at = self._clock.now()
-            self._given_up = 0
-
     def count_bytes(self, number: int) -> None:
-        """So many bytes have reached Port."""
+        """Note that so many bytes have reached Port."""
         with self._lock:
             self.bytes += number
 
-    def _before_retry(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        now = self._clock.now()
-        if isinstance(error, TransientError) and error.wait:
+    def _note_retry(self, error: TransientError) -> None:
+        if error.wait:
             self.hold_back(error.wait, str(error))
+        now = self._clock.now()
         with self._lock:
             self.retries += 1
-            tell = now >= self._told_at  # all threads meet the same trouble
-            if tell:
-                self._told_at = now + _QUIET
-        if tell:
+            logs = now >= self._log_at
+            if logs:
+                self._log_at = now + _LOG_EVERY
+        if logs:
             logger.warning("%s: %s; trying again", self._name, error)
 
 
-class _Slots:
-    """So many requests in flight at once: halved when Port says "too many", one more after each full round."""
-
-    def __init__(self, most: int) -> None:
-        self._most = self._limit = most
-        self._in_use = self._good = self._halvings = 0
-        self._free = threading.Condition()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        with self._free:
-            while self._in_use >= self._limit:
-                self._free.wait()
-            self._in_use += 1
-            halvings = self._halvings
-        try:
-            yield
-        except TransientError as error:
-            if error.status == 429:
-                self._halve(halvings)
-            raise
-        finally:
-            with self._free:
-                self._in_use -= 1
-                self._free.notify()
-
-    def widen(self) -> None:
-        with self._free:
-            self._good += 1
-            if self._limit < self._most and self._good >= self._limit:
-                self._good = 0
-                self._limit += 1
-                self._free.notify()
-
-    def _halve(self, halvings: int) -> None:
-        """Those that were in flight together are refused together, and halve the number once."""
-        with self._free:
-            if halvings == self._halvings:
-                self._halvings += 1
-                self._good = 0
-                self._limit = max(self._limit // 2, 1)
+def _backoff(number: int) -> float:
+    """Return the seconds to wait after the attempt of this number (from 0): twice as long each time, with jitter."""
+    return random.uniform(0, min(0.5 * 2.0 ** min(number, 10), _LONGEST_BACKOFF_SECONDS))  # noqa: S311

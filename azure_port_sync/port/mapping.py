@@ -1,14 +1,14 @@
 """A webhook's mapping, evaluated as Port evaluates it: which entities become of an event.
 
-Three need it: the sink for Port's REST API, which makes entities of our events itself; the choice of a sink, which
-has to know what a webhook makes of a batch before it sends one; and the sandbox, which plays Port.
+Several need it: the sink for Port's REST API, which makes entities of our events itself; the selection of a sink, which
+has to know what a webhook makes of a batch before it sends one; and whoever compares Port with what was sent.
 Source: docs.port.io (custom integration: webhook).
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from azure_port_sync.port.jq_dialect import Program, embed
 
@@ -28,20 +28,48 @@ class Target:
 
     @classmethod
     def of(cls, mapping: Json) -> "Target":
-        """The target of one mapping; deleting takes dependents along unless the mapping says otherwise."""
+        """Return the target of one mapping; deleting takes dependents along unless the mapping says otherwise."""
         operation = mapping.get("operation", "create")
         if isinstance(operation, str):
             operation = {"type": operation}
         return cls(mapping["blueprint"], operation["type"], operation.get("deleteDependents", True))
 
 
+class MappedEntity(NamedTuple):
+    """One entity that a mapping makes of an event, and what is done with it; `document` is as Port's API takes it."""
+
+    blueprint: str
+    operation: Literal["create", "delete"]
+    document: Json
+
+    @property
+    def identifier(self) -> str:
+        """The identifier that Port stores it under."""
+        return str(self.document["identifier"])
+
+    @property
+    def shown(self) -> Json:
+        """Title (where it is mapped), properties and relations by name."""
+        title = {"title": self.document["title"]} if "title" in self.document else {}
+        return {**title, **self.document["properties"], **self.document["relations"]}
+
+
 class WebhookMapping:
     """All mappings of a webhook as one jq program, so that an event is parsed once. Safe to share between threads."""
 
-    def __init__(self, mappings: Sequence[Json], program: Callable[[str], Program] = Program) -> None:
+    def __init__(self, mappings: Sequence[Json]) -> None:
         self.targets = [Target.of(mapping) for mapping in mappings]
         parts = ", ".join(f"[{_records(mapping)}]" for mapping in mappings)
-        self._program = program(f". as $context | [{parts}]")
+        self._program = Program(f". as $context | [{parts}]")
+
+    def entities(self, body: str) -> list[MappedEntity]:
+        """Return what becomes of an event, or of a batch, in the order of the mappings. No identifier, no entity."""
+        context = f'{{"body": {body}, "headers": {{}}, "queryParams": {{}}}}'
+        return [
+            MappedEntity(target.blueprint, target.operation, record)
+            for target, record in self.records(context)
+            if record["identifier"] is not None
+        ]
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
         """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
@@ -54,7 +82,7 @@ class WebhookMapping:
 
 
 def _records(mapping: Json) -> str:
-    """The jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
+    """Return the jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
     entity = mapping["entity"]
     fields = {name: embed(entity[name]) for name in ("identifier", "title") if name in entity}
     for name in ("properties", "relations"):

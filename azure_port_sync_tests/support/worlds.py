@@ -366,7 +366,7 @@ class Syncer:
         return WebhookBatchSink(url, secret=secret, **flow)
 
     def _open(self) -> StateStore:
-        return StateStore(f"sqlite:///{self._database}")
+        return StateStore(f"sqlite:///{self._database}", self._clock)
 
     def come_back(self) -> None:
         self.store.close()

@@ -4,14 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.port.failures import RefusedError
 from azure_port_sync.port.flow import Flow, StubbornError
 
-
-class RefusedError(Exception):
-    """Port refuses this for what it is."""
-
-
-#: What became of one operation: Port took it (None), refuses it, or goes on failing at it.
+#: What became of one operation: Port took it (None), refused it, or kept failing at it.
 Outcome = RefusedError | StubbornError | None
 
 
@@ -26,25 +22,26 @@ class Sink(Protocol):
     """A way into Port.
 
     `verifies`: its answers say what became of each entity, not only that it was accepted. `max_bytes` bounds the
-    events of one request, and what a single event may have.
+    events of one request, and what a single event may have. `concurrency` is how many requests may be in flight.
     """
 
     name: str
     verifies: bool
     max_bytes: int
+    concurrency: int
     flow: Flow
 
     def close(self) -> None: ...
 
     def max_batch_size(self, operation: Operation) -> int:
-        """How many operations one request takes."""
+        """Return how many operations one request takes."""
         ...
 
     def send(self, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
-        """Send these, all of one phase, and tell what became of each. `heartbeat` comes before each attempt.
+        """Send these, all of one phase, and return what became of each. `heartbeat` comes before each attempt.
 
         Raises RefusedError when Port refuses the request and does not say for which of the events, StubbornError
-        when it goes on failing at it, TransientError when it takes nothing until the deadline, and PortError when
+        when it keeps failing at it, TransientError when it takes nothing until the deadline, and PortError when
         nothing at all can be delivered.
         """
         ...

@@ -11,12 +11,12 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.rows import Operation
+from azure_port_sync.port.failures import WEBHOOK, whole_response
 from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.mapping import MAX_ITEMS
-from azure_port_sync.port.sinks import Outcome, OutgoingEvent, RefusedError
-from azure_port_sync.port.transport import Response, TransientError, new_session, send_request
+from azure_port_sync.port.sinks import Outcome, OutgoingEvent
+from azure_port_sync.port.transport import TIMEOUTS, Response, Timeouts, new_session, send_request
 
 #: The header that carries the signature, and its prefix: enter both in the webhook's security settings.
 SIGNATURE_HEADER = "X-Port-Signature"
@@ -24,13 +24,6 @@ SIGNATURE_PREFIX = "sha256="
 
 #: Port's limit for one request to a webhook (docs.port.io, "Custom webhooks").
 MAX_BYTES = 512 * 1024
-
-_OF_THE_SETTINGS = {
-    401: "it refused the signature: check PORT_WEBHOOK_SECRET against the webhook's security settings in Port",
-    403: "it refused the request: check PORT_WEBHOOK_SECRET against the webhook's security settings in Port",
-    404: "there is no such webhook: check PORT_WEBHOOK_INGEST_URL",
-    410: "the webhook is gone: check PORT_WEBHOOK_INGEST_URL",
-}
 
 
 class WebhookSink:
@@ -49,13 +42,16 @@ class WebhookSink:
         deadline: timedelta,
         clock: Clock,
         verify: str | bool = True,
+        timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         """`deadline` bounds the time in which Port accepts nothing at all, not the time of the whole delivery."""
         self._url = url
         self._secret = secret.encode() if secret else None
         self._clock = clock
+        self._timeouts = timeouts
         self._session = new_session(url, connections=concurrency, verify=verify)
-        self.flow = Flow(clock, concurrency=concurrency, deadline=deadline)
+        self.concurrency = concurrency
+        self.flow = Flow(clock, deadline=deadline)
 
     def close(self) -> None:
         self._session.close()
@@ -67,41 +63,25 @@ class WebhookSink:
     def send(self, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
         """Send all in one request. Raises RefusedError for what Port refuses, PortError when it refuses all."""
         body = self._body(events)
-        answer = self.flow.call(lambda: self._post(body), heartbeat, together=len(events) > 1)
-        if not 200 <= answer.status < 300:
-            raise RefusedError(f"Port answered {answer.status}: {self._without_key(answer.text)[:200]}")
+        self.flow.call(lambda: self._post(body), heartbeat, together=len(events) > 1)
         return [None] * len(events)
 
     def _body(self, events: Sequence[OutgoingEvent]) -> bytes:
         (event,) = events
         return event.body
 
-    def _post(self, body: bytes) -> Response:
+    def _post(self, body: bytes) -> None:
         headers = {}
         if self._secret:
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
             headers[SIGNATURE_HEADER] = SIGNATURE_PREFIX + digest
-        answer = send_request(self._session, "POST", self._url, body=body, headers=headers, clock=self._clock)
-        if isinstance(answer, TransientError | PortError):
-            raise answer
-        self.flow.count_bytes(answer.sent)
-        if answer.status in _OF_THE_SETTINGS:
-            raise PortError(f"Port's webhook answered {answer.status}: {_OF_THE_SETTINGS[answer.status]}.")
-        if 300 <= answer.status < 400:
-            raise PortError(
-                f"Port's webhook answered {answer.status}, a redirect: check the host in PORT_WEBHOOK_INGEST_URL."
-            )
-        if 200 <= answer.status < 300 and answer.body.lstrip().startswith(b"<"):
-            # What Port's 202 holds is not documented; but a page is from a proxy, or from another address than meant.
-            raise TransientError(
-                f"it answered {answer.status} with a web page, which is not from a webhook (PORT_WEBHOOK_INGEST_URL)"
-            )
-        return answer
-
-    def _without_key(self, text: str) -> str:
-        """What a server says, without the address that it may repeat."""
-        key = urlsplit(self._url).path.strip("/")
-        return text.replace(self._url, "(webhook)").replace(key, "(key)")
+        came = send_request(
+            self._session, "POST", self._url, body=body, headers=headers, clock=self._clock, timeouts=self._timeouts
+        )
+        if isinstance(came, Response):
+            self.flow.count_bytes(came.sent)
+        secrets = (self._url, urlsplit(self._url).path.strip("/"))
+        whole_response(WEBHOOK, came, self._clock.now(), secrets=secrets)
 
 
 class WebhookBatchSink(WebhookSink):
