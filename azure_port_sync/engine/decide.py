@@ -60,9 +60,8 @@ class ChangeSet:
     """The decided operations (columns of CHANGE_SET, in delivery order), the plan they belong to, and the guard.
 
     `blockers` say in a sentence each why it must not be delivered, beside the guard. `kept` is the number of rows that
-    the ledger holds
-    when all of a full change set is delivered, and None for others. `sample` are a few entities of a full run as Port
-    should show them: `kind`, `identifier` and `data`.
+    the ledger holds when all of a full change set is delivered, and None for others. `sample` are a few entities of a
+    full run as Port should show them: `kind`, `identifier` and `data`.
     """
 
     frame: pd.DataFrame

@@ -88,13 +88,13 @@ def test_incremental_while_the_watermark_is_recent() -> None:
 
 
 _TURNS_FULL = {
-    "no run has settled": TargetState(None, None, 0, 0),
+    "never been synced": TargetState(None, None, 0, 0),
     "the ledger is empty": replace(RECENT, ledger_rows=0),
     "in the future": replace(RECENT, watermark=NOW + timedelta(seconds=1)),
     "older than 7 days": replace(RECENT, watermark=NOW - timedelta(days=7, seconds=1)),
     "scope settings have changed": replace(RECENT, fingerprint="another"),
     "this version asks for it": replace(RECENT, needs_full_run=True),
-    "filled from what Port holds": replace(RECENT, watermark=None),
+    "rebuilt from what Port holds": replace(RECENT, watermark=None),
 }
 
 
@@ -144,13 +144,13 @@ PAST = Window(NOW - timedelta(hours=6), NOW - timedelta(hours=5))
 def test_a_part_moves_no_watermark_and_is_told_again() -> None:
     made = _plan(request=Request(Mode.FULL, only=Selection.of(resource_groups=["Web"])))
     assert (made.mode, made.advances_watermark, made.resends_all) == (Mode.PARTIAL, False, True)
-    assert made.reasons == ("a part was asked for again: only resource groups web; the watermark stays",)
+    assert made.reasons == ("a part is sent again: only resource groups web; the watermark stays",)
 
 
 @pytest.mark.parametrize("only", [Selection(), Selection.of(subscriptions=["A"])])
 def test_a_past_window_moves_no_watermark_and_tells_only_what_differs(only: Selection) -> None:
     made = _plan(request=Request(only=only, backfill=PAST))
-    assert (made.mode, made.advances_watermark, made.resends_all, made.window) == (Mode.PARTIAL, False, False, PAST)
+    assert (made.mode, made.advances_watermark, made.resends_all, made.window) == (Mode.BACKFILL, False, False, PAST)
 
 
 @pytest.mark.parametrize(
@@ -163,5 +163,5 @@ def test_a_past_window_moves_no_watermark_and_tells_only_what_differs(only: Sele
     ids=["backwards", "in the future", "older than the records"],
 )
 def test_a_window_that_cannot_be_read_again_is_one_sentence(window: Window) -> None:
-    with pytest.raises(SettingsError, match=r"`backfill`.*14 days ago.*Write e\.g\. reread: {start: "):
+    with pytest.raises(SettingsError, match=r"`backfill`.*14 days ago.*Write e\.g\. backfill: {start: "):
         _plan(request=Request(backfill=window))

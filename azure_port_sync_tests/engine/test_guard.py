@@ -51,5 +51,5 @@ def test_delivering_enforces_the_guard_of_the_change_set(crowd: Scenario) -> Non
 def test_deletes_of_what_nobody_knows_do_not_count(crowd: Scenario, tmp_path: Path) -> None:
     """A first run sends the deletes of a fortnight, so that ghosts of the script go."""
     crowd.tenant.delete_group(crowd.crowd)
-    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as crowd.store:
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", crowd.clock)) as crowd.store:
         assert crowd.tick().report.accepted["delete"] == 19  # the resources; no record of the group is read

@@ -8,8 +8,8 @@ import pytest
 
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.request import Mode
-from azure_port_sync.engine import deliver
 from azure_port_sync.engine.containers import read_snapshot
+from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.resource_graph import ReadResult
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
@@ -113,11 +113,11 @@ def test_a_deletion_and_a_creation_of_one_instant_in_two_ticks(world: Scenario) 
     world.ends_right()
 
 
-def test_ghosts_of_the_script_go_even_when_the_first_run_was_interrupted(
-    world: Scenario, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+def test_what_the_script_left_goes_even_when_the_first_run_was_interrupted(
+    world: Scenario, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setattr(deliver, "_SENT_TOGETHER", 2)
-    script = StateStore(f"sqlite:///{tmp_path_factory.mktemp('script') / 'state.sqlite'}")
+    world.limits = DeliveryLimits(sent_together=2)
+    script = StateStore(f"sqlite:///{tmp_path_factory.mktemp('script') / 'state.sqlite'}", world.clock)
     ours, world.store = world.store, script
     world.begin()
     more = [world.tenant.create_resource(world.group, "microsoft.web/sites", f"y{n}") for n in range(6)]

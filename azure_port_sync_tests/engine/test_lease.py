@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from azure_port_sync.state.lease import LEASE
 
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Request
 from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.support.scenario import TICK, Scenario
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: Scenario
             sent.append(world.sandbox.port.events)
         return send(events, heartbeat)
 
-    world.sink.flow.concurrency = 1
+    world.sink.concurrency = 1
     world.sink.send = falls_asleep  # type: ignore[method-assign]
     with pytest.raises(StateError, match="taken this target over"):
         deliver_changes(slow, world.sink, world.store, world.clock)

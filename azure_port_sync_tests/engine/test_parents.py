@@ -9,8 +9,8 @@ from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.engine.containers import read_snapshot
-from azure_port_sync.engine.run import deliver_changes
 from azure_port_sync.engine.deliver import DeliveryReport
+from azure_port_sync.engine.run import deliver_changes
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync_tests.support.scenario import TICK, Scenario

@@ -43,7 +43,7 @@ def test_a_first_run_with_port_credentials_finds_ghosts_of_any_age(
     world.begin()
     ghost = identifier_of(world.group) + "/providers/microsoft.web/sites/ghost"
     world.sandbox.put_entity("azureCloudResources", ghost, "ghost", {}, {})
-    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as world.store:
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", world.clock)) as world.store:
         outcome = world.tick(catalog=api)
     assert outcome.stats.rebuild is not None
     assert not outcome.stats.stale_may_remain

@@ -10,7 +10,6 @@ import random
 import pytest
 from hypothesis import given, note, seed, settings
 
-from azure_port_sync.engine import deliver
 from azure_port_sync_tests.support.worlds import SETUPS, History, Setup, Station, Tally, World, histories
 
 SOAKING = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
@@ -24,9 +23,7 @@ SEED = os.environ.get("SOAK_SEED", "" if SOAKING else "1")
 def play(station: Station, setup: Setup, history: History, tally: Tally | None = None) -> None:
     world = World(station, setup, tally=tally)
     try:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(deliver, "_SENT_TOGETHER", 3)  # a death between two groups is a case of its own
-            world.play(history)
+        world.play(history)
     finally:
         note("\n".join([str(history), *world.log]))
         world.close()

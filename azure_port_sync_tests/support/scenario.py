@@ -11,6 +11,7 @@ from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.engine.containers import read_snapshot
 from azure_port_sync.engine.decide import ChangeSet
+from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits
 from azure_port_sync.engine.run import Outcome, decide_changes, deliver_changes, sync_once
 from azure_port_sync.engine.stats import RunStats
 from azure_port_sync.port.api import PortApi
@@ -37,6 +38,7 @@ class Scenario:
     runs: int = 0
     other: str = ""  # the second subscription, where there is one
     min_guarded_deletes: int = 100
+    limits: DeliveryLimits = LIMITS
     crowd: str = ""  # the group of many resources, where there is one
 
     def begin(self, tags: Mapping[str, str] | None = None) -> "Scenario":
@@ -60,6 +62,7 @@ class Scenario:
             run=str(self.runs),
             request=Request(mode, min_guarded_deletes=self.min_guarded_deletes, **more),
             catalog=catalog,
+            limits=self.limits,
         )
 
     def tick_under(self, fault: Fault) -> None:

@@ -20,6 +20,7 @@ from azure_port_sync.core.errors import AzureError, GuardError
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.request import Request as SyncRequest
 from azure_port_sync.core.scope import Scope
+from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.engine.run import Outcome, sync_once
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.setup import set_up_webhook
@@ -226,8 +227,8 @@ class Life:
             self.calls[side] += 1
         if side == "azure":
             self._before_read(number)
-        if side == "port" and arguments[0][0].row["operation"] == "delete":
-            self.deletes.update(event.row["identifier"] for event in arguments[0])
+        if side == "port" and arguments[0][0].row.operation == "delete":
+            self.deletes.update(event.row.identifier for event in arguments[0])
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
@@ -396,6 +397,7 @@ class Syncer:
                 allow_mass_delete=request.allow,
                 min_guarded_deletes=request.floor,
             ),
+            limits=DeliveryLimits(sent_together=3),  # a death between two groups is a case of its own
         )
         plan, report = outcome.plan, outcome.report
         return Ran(plan.mode, report.total, report.unsettled, plan.known_before, _summary(outcome))
