@@ -16,8 +16,9 @@ from azure_port_sync.core.errors import GuardError, SettingsError, StateError
 from azure_port_sync.core.request import Mode, Request, Selection
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
-from azure_port_sync.engine import deliver, run
+from azure_port_sync.engine import run
 from azure_port_sync.engine.decide import ChangeSet, RunStats, decide_changes
+from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits
 from azure_port_sync.engine.run import read_snapshot
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks.webhook import WebhookSink
@@ -45,6 +46,7 @@ class World:
     reader_of: ReaderOf
     include: Mapping[str, str] | None = None
     exclude: Mapping[str, str] | None = None
+    limits: DeliveryLimits = LIMITS
     runs: int = 0
     other: str = ""  # the second subscription, where there is one
     crowd: str = ""  # the group of many resources, where there is one
@@ -70,6 +72,7 @@ class World:
             run=str(self.runs),
             request=Request(mode, **more),
             catalog=catalog,
+            limits=self.limits,
         )
 
     def tick_under(self, fault: Fault) -> None:
@@ -208,9 +211,9 @@ def test_a_deletion_and_a_creation_of_one_instant_in_two_ticks(world: World) -> 
 
 
 def test_ghosts_of_the_script_go_even_when_the_first_run_was_interrupted(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setattr(deliver, "_SENT_TOGETHER", 2)
+    world.limits = DeliveryLimits(sent_together=2)
     script = StateStore(f"sqlite:///{tmp_path_factory.mktemp('script') / 'state.sqlite'}")
     ours, world.store = world.store, script
     world.begin()
@@ -683,7 +686,7 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: World) -
             sent.append(world.sandbox.port.events)
         return send(events, heartbeat)
 
-    world.sink.flow.concurrency = 1
+    world.sink.concurrency = 1
     world.sink.send = falls_asleep  # type: ignore[method-assign]
     with pytest.raises(StateError, match="taken this target over"):
         run.deliver_changes(slow, world.sink, world.store, world.clock)

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, note, seed, settings
 
 from azure_port_sync.core import guard
-from azure_port_sync.engine import deliver
 from azure_port_sync_tests.support.worlds import SETUPS, History, Setup, Station, Tally, World, histories
 
 SOAKING = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
@@ -26,7 +25,6 @@ def play(station: Station, setup: Setup, history: History, tally: Tally | None =
     world = World(station, setup, tally=tally)
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(deliver, "_SENT_TOGETHER", 3)  # a death between two groups is a case of its own
             patched.setattr(guard, "FLOOR", history.floor)
             world.play(history)
     finally:

@@ -21,6 +21,7 @@ from azure_port_sync.core.request import Mode
 from azure_port_sync.core.request import Request as SyncRequest
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.engine import run
+from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.setup import set_up_webhook
 from azure_port_sync.port.sinks import Sink
@@ -388,6 +389,7 @@ class Syncer:
             target="t",
             run=f"run-{self._runs}",
             request=SyncRequest(request.mode, force=request.force, allow_mass_delete=request.allow),
+            limits=DeliveryLimits(sent_together=3),  # a death between two groups is a case of its own
         )
         plan, report = outcome.plan, outcome.report
         return Ran(plan.mode, report.total, report.unsettled, plan.known_before, _summary(outcome))
