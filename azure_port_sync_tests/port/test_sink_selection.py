@@ -150,7 +150,8 @@ def test_a_mapping_that_drops_all_of_our_events_stops_the_run(
 
 def test_webhooks_that_may_not_be_read(sandbox: Sandbox, api: PortApi, url: str) -> None:
     """Only moderators and admins may."""
-    sandbox.faults.add(Fault("port", status=403, path="/v1/webhooks", times=None))
+    refusal = {"ok": False, "error": "forbidden", "message": "no"}
+    sandbox.faults.add(Fault("port", status=403, body=refusal, path="/v1/webhooks", times=None))
     for delivery, sink in (("auto", WEBHOOK), (WEBHOOK, WEBHOOK), (BATCH, BATCH)):
         assert _chosen(choose(delivery, url, signs=True, api=api)) == sink
 
