@@ -70,6 +70,7 @@ RETRY, RETRY_ALONE, REFUSED_ENTITY, CONFIGURATION, FATAL = Treatment
 _ANY = frozenset(Body)
 _PORT = frozenset({Body.PORT})
 _PAGE = frozenset({Body.PAGE})
+_OTHER = frozenset({Body.OTHER})
 _NO_PAGE = _ANY - _PAGE
 
 _ANSWERED = "it answered {status}"
@@ -130,6 +131,10 @@ class Edge(NamedTuple):
 
 
 _SIGNATURE = "check PORT_WEBHOOK_SECRET against the webhook's security settings in Port"
+_SIGNATURE_OR_PROXY = (
+    "{edge} answered {status}, with something that is not Port's JSON: a proxy or firewall on the way refused the "
+    f"request, or the webhook did: {_SIGNATURE}."
+)
 
 #: What Port's webhook answers to a wrong key or signature is not documented, so anything but a page is taken for that.
 WEBHOOK = Edge(
@@ -138,8 +143,9 @@ WEBHOOK = Edge(
     (
         *_NO_RESPONSE,
         *_OF_THE_MOMENT,
-        Row({401}, _NO_PAGE, CONFIGURATION, f"{{edge}} answered 401: it refused the signature: {_SIGNATURE}."),
-        Row({403}, _NO_PAGE, CONFIGURATION, f"{{edge}} answered 403: it refused the request: {_SIGNATURE}."),
+        Row({401}, _PORT, CONFIGURATION, f"{{edge}} answered 401: it refused the signature: {_SIGNATURE}."),
+        Row({403}, _PORT, CONFIGURATION, f"{{edge}} answered 403: it refused the request: {_SIGNATURE}."),
+        Row({401, 403}, _OTHER, CONFIGURATION, _SIGNATURE_OR_PROXY),
         Row({404}, _NO_PAGE, CONFIGURATION, "{edge} answered 404: there is no such webhook: check {setting}."),
         Row({410}, _NO_PAGE, CONFIGURATION, "{edge} answered 410: the webhook is gone: check {setting}."),
         *_REST,

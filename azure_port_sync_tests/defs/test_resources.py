@@ -12,7 +12,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource, _credential
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.settings import Settings
 from azure_port_sync_tests.conftest import SteppedClock
@@ -50,12 +50,12 @@ def _resources(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **r
 def test_port_can_be_asked_where_there_are_credentials(
     sandbox: Sandbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.put_entity(BLUEPRINTS[Kind.RESOURCE], "/a")
+    sandbox.put_entity(packaged_blueprints()[Kind.RESOURCE], "/a")
     environment = sandbox.environment() | sandbox.api_environment()
     environment["PORT_BASE_URL"] += "/v1/"
 
     with _resources(monkeypatch, environment, port=PortResource(clock=clock)) as built:
-        ((entity,),) = built.port.api.entities(BLUEPRINTS[Kind.RESOURCE])
+        ((entity,),) = built.port.api.entities(packaged_blueprints()[Kind.RESOURCE])
 
     assert entity["identifier"] == "/a"
 
@@ -95,7 +95,7 @@ def test_secrets_of_other_names_are_found_and_missed_by_nobody_else(
     with _resources(monkeypatch, environment, **resources) as built:
         for name in resources:
             getattr(built, name).check()
-        assert list(built.port.api.entities(BLUEPRINTS[Kind.RESOURCE])) == [[]]
+        assert list(built.port.api.entities(packaged_blueprints()[Kind.RESOURCE])) == [[]]
 
 
 def test_half_of_the_credentials_fails_the_run(

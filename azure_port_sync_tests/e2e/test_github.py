@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.definitions import defs
 from azure_port_sync.defs.config import SyncConfig
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.sandbox.client import SandboxClient
 from azure_port_sync.sandbox.estate import play
 from azure_port_sync.sandbox.server import Sandbox
@@ -240,7 +240,7 @@ def test_the_state_goes_from_job_to_job_and_its_loss_costs_a_full_run(seeded: Sa
 def test_with_api_credentials_a_job_without_state_finds_what_else_port_holds(seeded: Sandbox, tmp_path: Path) -> None:
     runner = Runner(tmp_path, {**seeded.environment(), **seeded.api_environment()})
     with SandboxClient(seeded.url) as port:
-        port.put_entity(BLUEPRINTS[Kind.RESOURCE], "an_old_ghost")
+        port.put_entity(packaged_blueprints()[Kind.RESOURCE], "an_old_ghost")
     assert seeded.compare().sentences() != []
 
     assert runner.run(schedule=INCREMENTAL), runner.log
@@ -284,7 +284,7 @@ def test_port_can_be_set_up_from_github(tmp_path: Path) -> None:
         assert runner.run(inputs={**BLANK, "job": "port_setup"}), runner.log
     assert "### port_setup: success" in runner.summary
     assert "next_step: Set PORT_WEBHOOK_INGEST_URL" in runner.summary
-    assert all(f"{blueprint}: created" in runner.summary for blueprint in BLUEPRINTS.values())
+    assert all(f"{blueprint}: created" in runner.summary for blueprint in packaged_blueprints().values())
 
 
 def test_an_input_that_is_not_json_stops_the_job_before_it_runs(tmp_path: Path) -> None:

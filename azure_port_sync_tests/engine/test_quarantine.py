@@ -17,7 +17,8 @@ from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Mode, Request, Selection
 from azure_port_sync.core.rows import OBSERVATION, frame_of, records
 from azure_port_sync.defs import checks
-from azure_port_sync.engine import deliver, run
+from azure_port_sync.engine import run
+from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
@@ -314,8 +315,8 @@ def test_twenty_refusals_are_put_aside(world: Scenario) -> None:
     _agrees(world)
 
 
-def test_of_a_large_run_five_percent_are_put_aside(world: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "_MAX_REFUSED", 2)
+def test_of_a_large_run_five_percent_are_put_aside(world: Scenario) -> None:
+    world.limits = DeliveryLimits(max_refused=2)
     world.begin()
     _refusing(world)
     _crowd(world, BAD["refused"], 3, good=57)

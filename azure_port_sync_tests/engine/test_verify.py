@@ -1,4 +1,4 @@
-"""Asking Port after a full run whether it holds what it was told: what people did shows, what is late is waited for."""
+"""Asking Port after a full run whether it holds what was sent: what people did shows, what is late is waited for."""
 
 import copy
 from typing import Any
@@ -27,6 +27,7 @@ operator, estate, credentials = test_jobs.operator, test_jobs.estate, test_sink_
 
 SITES = "microsoft.web/sites"
 RESOURCES = "azureCloudResources"
+REFUSAL = {"ok": False, "error": "invalid", "message": "no"}
 
 
 def _mappings(world: Scenario) -> list[dict[str, Any]]:
@@ -48,14 +49,14 @@ def _verified(world: Scenario, api: PortApi, sample: Any, mappings: Any = None) 
     return verify(api, mapping, world.store.ledger_counts("t"), sample, world.clock)
 
 
-def test_a_port_that_holds_what_it_was_told_is_believed_at_once(world: Scenario, api: PortApi) -> None:
+def test_a_port_that_holds_what_was_sent_is_believed_at_once(world: Scenario, api: PortApi) -> None:
     """Whichever of the two mappings is the webhook's."""
     sample = _sample(world.begin())
     slept = len(world.clock.slept)
     for mappings in (_mappings(world), model.webhook()["mappings"]):
         found = _verified(world, api, sample, mappings)
-        assert (found.holds, found.differences, found.looked_at) == (True, [], 4)
-        assert found.held == found.told == {Kind.SUBSCRIPTION: 1, Kind.RESOURCE_GROUP: 1, Kind.RESOURCE: 2}
+        assert (found.equal, found.differences, found.compared) == (True, [], 4)
+        assert found.in_port == found.in_ledger == {Kind.SUBSCRIPTION: 1, Kind.RESOURCE_GROUP: 1, Kind.RESOURCE: 2}
     assert len(world.clock.slept) == slept
 
 
@@ -79,8 +80,8 @@ def test_what_people_did_in_port_is_named(world: Scenario, api: PortApi) -> None
             f"{gone} is missing",
         ]
     )
-    assert (found.holds, found.held[Kind.SUBSCRIPTION], found.told[Kind.SUBSCRIPTION]) == (False, 2, 1)
-    assert (found.held[Kind.RESOURCE], found.told[Kind.RESOURCE]) == (1, 2)
+    assert (found.equal, found.in_port[Kind.SUBSCRIPTION], found.in_ledger[Kind.SUBSCRIPTION]) == (False, 2, 1)
+    assert (found.in_port[Kind.RESOURCE], found.in_ledger[Kind.RESOURCE]) == (1, 2)
     assert world.clock.now() - started >= PATIENCE
 
 
@@ -88,7 +89,7 @@ def test_an_entity_too_many_alone_is_a_difference(world: Scenario, api: PortApi)
     sample = _sample(world.begin())
     world.sandbox.put_entity(RESOURCES, "by-hand", None, {}, {})
     found = _verified(world, api, sample)
-    assert (found.holds, found.differences) == (False, [])
+    assert (found.equal, found.differences) == (False, [])
 
 
 def test_a_port_that_writes_late_is_waited_for(world: Scenario, api: PortApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,12 +107,12 @@ def test_a_port_that_writes_late_is_waited_for(world: Scenario, api: PortApi, mo
             world.sandbox.put_entity(RESOURCES, late, **entity)
 
     monkeypatch.setattr(world.clock, "sleep", sleeps)
-    assert _verified(world, api, sample).holds
+    assert _verified(world, api, sample).equal
     assert len(naps) == 3
 
 
 def test_a_persons_own_mapping_is_what_entities_are_compared_with(world: Scenario, api: PortApi) -> None:
-    """Also where it maps what Port is told with a change and not in a full run: that lags behind, and is no fault."""
+    """Also where it maps what is sent with a change and not in a full run: that lags behind, and is no fault."""
     catalog = world.sandbox.port.catalog
     blueprint = catalog.blueprints[RESOURCES]
     own = {name: {"type": "string"} for name in ("changed", "spelling", "owner")}
@@ -167,26 +168,26 @@ def test_a_port_that_lost_something_warns_after_a_full_run(
     operator.sync()
     sandbox.delete_entity(RESOURCES, identifier_of(estate["vm"]))
     sandbox.tenant.tag_resource(estate["sql"], {"poison": "yes"})
-    sandbox.faults.add(Fault("port", status=400, in_body='"poison":"yes"', times=None))
+    sandbox.faults.add(Fault("port", status=400, body=REFUSAL, in_body='"poison":"yes"', times=None))
 
     assert "port_holds_ledger" not in failed_checks(operator.run())
     result = operator.run("full_sync")
 
     assert result.success
-    told = failed_checks(result)["port_holds_ledger"]
-    assert "3 of 4 azureCloudResources" in told
-    assert f"1 differences, the first: {identifier_of(estate['vm'])} is missing. Launch full_sync with" in told
+    sentence = failed_checks(result)["port_holds_ledger"]
+    assert "3 of 4 azureCloudResources" in sentence
+    assert f"1 differences, the first: {identifier_of(estate['vm'])} is missing. Launch full_sync with" in sentence
     assert failed_checks(operator.run("full_sync", mode="full", rebuild_ledger=True)).keys() == {"quarantine_empty"}
 
 
 def test_a_refusal_in_this_very_run_is_no_difference(
     operator: Operator, estate: dict[str, str], credentials: None, clock: SteppedClock
 ) -> None:
-    operator.sandbox.faults.add(Fault("port", status=400, in_body='"name":"sql"', times=None))
+    operator.sandbox.faults.add(Fault("port", status=400, body=REFUSAL, in_body='"name":"sql"', times=None))
     assert failed_checks(operator.run("full_sync")).keys() == {"quarantine_empty"}
 
 
-def test_an_api_that_does_not_answer_is_said_and_fails_nothing(
+def test_an_api_that_does_not_answer_is_reported_and_fails_nothing(
     operator: Operator, estate: dict[str, str], credentials: None
 ) -> None:
     operator.sandbox.faults.add(Fault("port", status=500, path="/entities-count", times=None))

@@ -13,13 +13,15 @@ import pytest
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.port.api import PortApi
-from azure_port_sync.port.blueprints import BLUEPRINTS
+from azure_port_sync.port.blueprints import packaged_blueprints
+from azure_port_sync.port.responses import FoundEntity, StoredEntity
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.rest import TOKEN_SECONDS
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of, speaking
 
+BLUEPRINTS = packaged_blueprints()
 RESOURCE = BLUEPRINTS[Kind.RESOURCE]
 SEARCH = "/entities/search"
 TOKEN = "/auth/access_token"
@@ -60,7 +62,7 @@ def _fill(sandbox: Sandbox, count: int) -> list[str]:
 
 
 def _identifiers(api: PortApi, blueprint: str = RESOURCE) -> list[str]:
-    return [entity["identifier"] for page in api.entities(blueprint) for entity in page]
+    return [entity.identifier for page in api.entities(blueprint) for entity in page]
 
 
 def _refusal(api: PortApi, blueprint: str = RESOURCE) -> PortError:
@@ -78,7 +80,7 @@ def test_all_pages_of_a_blueprint(sandbox: Sandbox, api: PortApi) -> None:
     there = _fill(sandbox, 2001)
     pages = list(api.entities(RESOURCE))
     assert [len(page) for page in pages] == [1000, 1000, 1]
-    assert [entity["identifier"] for page in pages for entity in page] == there
+    assert [entity.identifier for page in pages for entity in page] == there
     assert sandbox.rest.requests == {"token 200": 1, "search 200": 3}
 
 
@@ -86,21 +88,23 @@ def test_an_entity_is_identifier_title_and_type(sandbox: Sandbox, api: PortApi) 
     sandbox.put_entity(RESOURCE, "/a", "A", {"type": "t", "location": "x", "tags": {"k": "v"}}, {"resourceGroup": "/g"})
     sandbox.put_entity(RESOURCE, "/b", "Größe", {"location": "x"})
     sandbox.put_entity(RESOURCE, "/c", None, {"type": None})
-    assert list(api.entities(RESOURCE)) == [
-        [
-            {"identifier": "/a", "title": "A", "properties": {"type": "t"}},
-            {"identifier": "/b", "title": "Größe", "properties": {}},
-            {"identifier": "/c", "title": None, "properties": {}},
-        ]
+    assert list(api.entities(RESOURCE, with_type=True)) == [
+        [FoundEntity("/a", "A", "t"), FoundEntity("/b", "Größe", None), FoundEntity("/c", None, None)]
     ]
+    assert api.entity(RESOURCE, "/a") == StoredEntity(
+        "A", {"type": "t", "location": "x", "tags": {"k": "v"}}, {"resourceGroup": "/g"}
+    )
+    assert api.entity(RESOURCE, "/none") is None
 
 
 @pytest.mark.parametrize("kind", [Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP])
-def test_containers_are_not_asked_for_a_type(sandbox: Sandbox, api: PortApi, kind: Kind) -> None:
-    """The guide's blueprints have none, and the sandbox refuses what a blueprint does not have."""
+def test_a_type_is_asked_for_only_where_there_is_one(sandbox: Sandbox, api: PortApi, kind: Kind) -> None:
+    """The guide's blueprints of containers have none, and the sandbox refuses what a blueprint does not have."""
     assert list(api.entities(BLUEPRINTS[kind])) == [[]]
     sandbox.put_entity(BLUEPRINTS[kind], "/a", "A", {"tags": {}})
-    assert list(api.entities(BLUEPRINTS[kind])) == [[{"identifier": "/a", "title": "A", "properties": {}}]]
+    assert list(api.entities(BLUEPRINTS[kind])) == [[FoundEntity("/a", "A", None)]]
+    with pytest.raises(PortError, match=f"read the entities of {BLUEPRINTS[kind]}"):
+        list(api.entities(BLUEPRINTS[kind], with_type=True))
 
 
 def test_every_kind_has_the_blueprint_of_the_guide(sandbox: Sandbox) -> None:
@@ -114,7 +118,7 @@ def test_what_changes_while_pages_are_read_loses_nothing_else(sandbox: Sandbox, 
     sandbox.delete_entity(RESOURCE, there[0])
     sandbox.put_entity(RESOURCE, "/a")
     rest = next(pages)
-    assert [entity["identifier"] for entity in first + rest] == there
+    assert [entity.identifier for entity in first + rest] == there
 
 
 @pytest.mark.parametrize("blueprint", ["azureThings", "a?b#c+d%20"])
@@ -176,14 +180,15 @@ def test_waits_as_long_as_port_asks(
     assert timedelta(seconds=waited) <= clock.now() - NOW < timedelta(seconds=waited + 2)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_throttled_port_gives_everything_in_the_end(
-    sandbox: Sandbox, api: PortApi, clock: SteppedClock, told: bool
+@pytest.mark.parametrize("retry_after", [True, False])
+def test_a_throttled_port_is_asked_no_more_than_it_grants(
+    sandbox: Sandbox, api: PortApi, clock: SteppedClock, retry_after: bool
 ) -> None:
     there = _fill(sandbox, 3500)
-    sandbox.rest.throttle(Throttle(limit=2, window_seconds=60, retry_after=told))
+    sandbox.rest.throttle(Throttle(limit=2, window_seconds=60, retry_after=retry_after))
     assert _identifiers(api) == there
-    assert sandbox.rest.requests == {"token 200": 1, "search 200": 4, "search 429": 2}
+    assert sandbox.rest.requests == {"token 200": 1, "search 200": 4}
+    assert clock.now() - NOW >= timedelta(seconds=60)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "86400"}, {"Retry-After": "9" * 400}])
@@ -202,7 +207,7 @@ def test_each_request_has_its_own_deadline(sandbox: Sandbox, api: PortApi, clock
     there = _fill(sandbox, 2500)
     found = []
     for page in api.entities(RESOURCE):
-        found += [entity["identifier"] for entity in page]
+        found += [entity.identifier for entity in page]
         sandbox.clock.advance(timedelta(minutes=4))
         sandbox.faults.add(Fault("port", status=503, path=SEARCH, times=2))
     assert found == there
@@ -230,7 +235,7 @@ def test_a_token_that_is_revoked_while_pages_are_read_is_renewed(sandbox: Sandbo
     there = _fill(sandbox, 1500)
     found = []
     for page in api.entities(RESOURCE):
-        found += [entity["identifier"] for entity in page]
+        found += [entity.identifier for entity in page]
         sandbox.rest.revoke_tokens()
     assert found == there
     assert sandbox.rest.requests == {"token 200": 2, "search 200": 2, "search 401": 1}
@@ -279,11 +284,11 @@ def test_wrong_credentials_name_both_settings(sandbox: Sandbox, api_of: ApiOf, w
         (TOKEN, 403, "PORT_CLIENT_ID and PORT_CLIENT_SECRET"),
         (TOKEN, 404, "PORT_BASE_URL"),
         (TOKEN, 302, "PORT_BASE_URL"),
-        (TOKEN, 422, "422 to the request for an access token: no, never"),
+        (TOKEN, 422, "a request to sign in: Port answered 422: no, never"),
         (SEARCH, 403, "PORT_CLIENT_ID"),
         (SEARCH, 307, "PORT_BASE_URL"),
-        (SEARCH, 422, f"422 to a search of {RESOURCE}: no, never"),
-        (SEARCH, 413, f"413 to a search of {RESOURCE}: no, never"),
+        (SEARCH, 422, f"a request to read the entities of {RESOURCE}: Port answered 422: no, never"),
+        (SEARCH, 413, f"a request to read the entities of {RESOURCE}: Port answered 413: no, never"),
     ],
 )
 def test_a_refusal_says_where_to_look(sandbox: Sandbox, api: PortApi, path: str, status: int, named: str) -> None:
@@ -314,10 +319,6 @@ def test_a_next_that_is_nothing_is_the_end(sandbox: Sandbox, api: PortApi, end: 
 @pytest.mark.parametrize(
     "body",
     [
-        None,
-        "<html>Welcome</html>",
-        "[" * 100_000,
-        [],
         {},
         {"ok": True},
         {"entities": {}},
@@ -333,7 +334,22 @@ def test_a_next_that_is_nothing_is_the_end(sandbox: Sandbox, api: PortApi, end: 
 def test_a_page_that_is_none_is_no_empty_catalog(sandbox: Sandbox, api: PortApi, body: Any) -> None:
     """Taken for an empty page, it would have everything sent again, or what Port holds forgotten."""
     sandbox.faults.add(Fault("port", status=200, body=body, path=SEARCH, times=None))
-    assert f"a search of {RESOURCE}" in str(_refusal(api))
+    assert f"a request to read the entities of {RESOURCE} with something that" in str(_refusal(api))
+
+
+@pytest.mark.parametrize("body", [None, "<html>Welcome</html>", "[" * 100_000, [], "cut {"], ids=range(5))
+def test_what_is_not_from_port_is_tried_again_and_is_no_empty_catalog(
+    sandbox: Sandbox, api: PortApi, clock: SteppedClock, body: Any
+) -> None:
+    there = _fill(sandbox, 2)
+    sandbox.faults.add(Fault("port", status=200, body=body, path=SEARCH, times=2))
+    assert _identifiers(api) == there
+
+    sandbox.faults.add(Fault("port", status=200, body=body, path=SEARCH, times=None))
+    text = str(_refusal(api))
+    assert "could not be used for 5 minutes: it answered 200 with" in text
+    assert "PORT_BASE_URL" in text
+    assert "proxy or firewall" in text
 
 
 _TOKEN: dict[str, Any] = {"ok": True, "accessToken": "token-0123456789", "expiresIn": 60, "tokenType": "Bearer"}
@@ -342,8 +358,6 @@ _TOKEN: dict[str, Any] = {"ok": True, "accessToken": "token-0123456789", "expire
 @pytest.mark.parametrize(
     "body",
     [
-        "token-0123456789",
-        ["token-0123456789"],
         {**_TOKEN, "accessToken": None},
         {**_TOKEN, "accessToken": "token-0123456789\nX-Header: x"},
         {**_TOKEN, "accessToken": "token-0123456789-€"},
@@ -357,8 +371,16 @@ _TOKEN: dict[str, Any] = {"ok": True, "accessToken": "token-0123456789", "expire
 def test_a_token_that_is_none_is_not_used(sandbox: Sandbox, api: PortApi, body: Any) -> None:
     sandbox.faults.add(Fault("port", status=200, body=body, path=TOKEN, times=None))
     error = _refusal(api)
-    assert "the request for an access token" in str(error)
+    assert "a request to sign in with something that" in str(error)
     assert sandbox.rest.requests == {}
+    shows_none_of(error, "token-0123456789")
+
+
+@pytest.mark.parametrize("body", ["token-0123456789", ["token-0123456789"], "<html>token-0123456789</html>"])
+def test_what_is_not_from_port_is_no_token(sandbox: Sandbox, api: PortApi, body: Any) -> None:
+    sandbox.faults.add(Fault("port", status=200, body=body, path=TOKEN, times=None))
+    error = _refusal(api)
+    assert "could not be used for 5 minutes: it answered 200 with" in str(error)
     shows_none_of(error, "token-0123456789")
 
 
@@ -375,10 +397,12 @@ def test_an_answer_that_repeats_the_request_does_not_show_its_secrets(
     sent = secret if path == TOKEN else f"{secret} Bearer token-0123456789"
     said = f"{'x' * 160} {sent}"  # so long that cutting it short would leave half of the secret
     for body in (said, {"message": said}, {"message": {"request": said}}):
-        sandbox.faults.add(Fault("port", status=400, body=body, path=path))
+        fault = Fault("port", status=400, body=body, path=path, times=None)
+        sandbox.faults.add(fault)
         with caplog.at_level(logging.DEBUG):
             error = _refusal(api)
-        assert "(secret)" in str(error)
+        fault.times = 0
+        assert ("(secret)" in str(error)) == isinstance(body, dict)  # what is not Port's JSON is not repeated at all
         shows_none_of(error, secret, secret[:16], "token-0123456789")
         assert secret not in caplog.text
         assert "token-0123456789" not in caplog.text

@@ -15,8 +15,7 @@ from azure_port_sync.core.entities import canonical, delete_data, identity, obse
 from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
 from azure_port_sync.port import model
 from azure_port_sync.port.events import event_body
-from azure_port_sync.port.mapping import WebhookMapping
-from azure_port_sync.port.sink_selection import made
+from azure_port_sync.port.mapping import MappedEntity, WebhookMapping
 from azure_port_sync.sandbox.shapes import check_blueprint, check_webhook
 
 GUIDE = files("azure_port_sync.sandbox") / "guide"
@@ -39,7 +38,7 @@ def _event_body(azure_id: str, resource_type: str, name: str, tags: Any, operati
     else:
         row = {"id": azure_id, "type": resource_type, "name": name, "location": location, "tags": tags}
         data = observed_row({**row, "rgTags": tags, "inScope": True})["data"]
-    return event_body({**columns, "operation": operation, "data": data}).decode()
+    return event_body(operation, columns["kind"], data).decode()
 
 
 @st.composite
@@ -58,34 +57,34 @@ def _events(draw: st.DrawFn) -> str:
 
 @given(_events())
 def test_of_a_single_event_our_mapping_makes_what_the_guides_makes(body: str) -> None:
-    of_ours = made(OURS, body)
+    of_ours = OURS.entities(body)
     assert len(of_ours) == 1
-    assert of_ours == made(GUIDES, body)
+    assert of_ours == GUIDES.entities(body)
 
 
 @given(st.lists(_events(), min_size=1, max_size=6))
 def test_of_a_batch_our_mapping_makes_what_the_guides_makes_of_its_events(events: list[str]) -> None:
-    of_batch = made(OURS, f'{{"items": [{", ".join(events)}]}}')
-    one_by_one = [record for body in events for record in made(GUIDES, body)]
+    of_batch = OURS.entities(f'{{"items": [{", ".join(events)}]}}')
+    one_by_one = [entity for body in events for entity in GUIDES.entities(body)]
     assert _sorted(of_batch) == _sorted(one_by_one)
 
 
-def _sorted(records: list[tuple[str, str, Any]]) -> list[str]:
-    return sorted(json.dumps(record, sort_keys=True) for record in records)
+def _sorted(entities: list[MappedEntity]) -> list[str]:
+    return sorted(json.dumps(entity, sort_keys=True) for entity in entities)
 
 
 def test_of_a_batch_the_guides_mapping_makes_nothing() -> None:
     """Port answers 202 all the same; this is why a batch may not go to it."""
     body = _event_body(SUBSCRIPTION, SUBSCRIPTION_TYPE, "S", None, "upsert", None)
-    assert made(GUIDES, body)
-    assert made(GUIDES, f'{{"items": [{body}]}}') == []
+    assert GUIDES.entities(body)
+    assert GUIDES.entities(f'{{"items": [{body}]}}') == []
 
 
 def test_a_resource_of_no_group_has_no_relation_to_one() -> None:
     """The guide's mapping makes one to `/resourcegroups/`, which never exists, and Port's API would refuse that."""
     body = _event_body(f"{SUBSCRIPTION}/providers/Microsoft.X/y/z", "microsoft.x/y", "z", None, "upsert", None)
-    ((_, _, record),) = made(OURS, body)
-    assert record["relations"] == {"resourceGroup": None}
+    (entity,) = OURS.entities(body)
+    assert entity.document["relations"] == {"resourceGroup": None}
 
 
 # -- its jq ----------------------------------------------------------------------------------------------------------

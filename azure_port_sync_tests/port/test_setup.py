@@ -14,12 +14,14 @@ import pytest
 from dotenv import dotenv_values
 
 from azure_port_sync.core.errors import PortError, SettingsError
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.definitions import definitions
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
+from azure_port_sync.port.events import probes
 from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.port.setup import Change, merged, set_up_blueprints, set_up_webhook
-from azure_port_sync.port.sink_selection import BATCH, choose, made, probes
+from azure_port_sync.port.sink_selection import BATCH, choose
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of
@@ -230,12 +232,13 @@ def test_what_a_person_made_otherwise_is_one_sentence(
 
 
 @pytest.mark.parametrize(("path", "what"), [("/v1/blueprints", "blueprints"), ("/v1/webhooks", "webhooks")])
-def test_who_may_not_change_the_account_is_told_so(empty: Sandbox, path: str, what: str) -> None:
+def test_credentials_that_may_not_change_the_account_are_named(empty: Sandbox, path: str, what: str) -> None:
     given = empty.api_environment()
     clock = SteppedClock(empty.clock)
     api = PortApi(given["PORT_BASE_URL"], given["PORT_CLIENT_ID"], given["PORT_CLIENT_SECRET"], clock=clock)
-    empty.faults.add(Fault("port", status=403, path=path, method="POST", times=None))
-    with pytest.raises(PortError, match=f"does not let PORT_CLIENT_ID change {what}: use the credentials of an admin"):
+    body = {"ok": False, "error": "forbidden", "message": "no"}
+    empty.faults.add(Fault("port", status=403, body=body, path=path, method="POST", times=None))
+    with pytest.raises(PortError, match=f"PORT_CLIENT_ID may not change {what}. Use the credentials of .* an admin"):
         set_up_blueprints(api) if what == "blueprints" else set_up_webhook(api, None, None)
     api.close()
 
@@ -272,20 +275,22 @@ def test_the_guides_webhook_is_found_by_its_url_and_takes_batches_then(
     shows_none_of(ValueError(repr(change)), secret, url, webhook.key)
 
 
-def test_what_a_person_added_to_the_webhook_goes_on_working(sandbox: Sandbox, api: PortApi, url: str) -> None:
+def test_what_a_person_added_to_the_webhook_keeps_working(sandbox: Sandbox, api: PortApi, url: str) -> None:
     before = _with_own_parts(sandbox)
     set_up_webhook(api, url, None)
     (webhook,) = sandbox.port.webhooks.values()
     assert webhook.mappings[-1] == before[-1]
 
-    (tagged,) = (one.replace('"a":"b"', '"owner":"me"') for one in probes() if "Some Site" in one and "upsert" in one)
-    of_guides = made(WebhookMapping(before), tagged)
+    (example,) = (probe.body for probe in probes() if (probe.kind, probe.operation) == (Kind.RESOURCE, "upsert"))
+    tagged = example.replace('"a":"b"', '"owner":"me"')
+    of_guides = WebhookMapping(before).entities(tagged)
     mapping = WebhookMapping(webhook.mappings)
     for body in (tagged, f'{{"items": [{tagged}]}}'):
-        assert made(mapping, body) == of_guides
-    assert of_guides[0][2]["properties"]["owner"] == "ME"
-    assert of_guides[0][2]["relations"]["lead"].startswith("/subscriptions/0")
-    assert made(mapping, '{"kind": "x", "id": "1"}') == made(WebhookMapping(before), '{"kind": "x", "id": "1"}')
+        assert mapping.entities(body) == of_guides
+    assert of_guides[0].document["properties"]["owner"] == "ME"
+    assert of_guides[0].document["relations"]["lead"].startswith("/subscriptions/0")
+    own_event = '{"kind": "x", "id": "1"}'
+    assert mapping.entities(own_event) == WebhookMapping(before).entities(own_event)
 
     assert set_up_webhook(api, url, None)[0].action == "unchanged"
     assert choose("auto", url, signs=True, api=api).sink == "webhook"  # the mapping of one's own takes no batches

@@ -8,6 +8,7 @@ import pytest
 from azure_port_sync.core.errors import PortError, SettingsError
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
+from azure_port_sync.port.responses import Webhook as KnownWebhook
 from azure_port_sync.port.sink_selection import API, BATCH, WEBHOOK, Choice, choose, find_webhook
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
@@ -138,18 +139,19 @@ def test_a_batch_never_goes_to_a_webhook_that_would_drop_it(
 
 @pytest.mark.parametrize("delivery", SETTINGS)
 @pytest.mark.parametrize("mappings", [[], [SOMEBODYS], [{**OURS[0], "filter": ".nothing"}]], ids=len)
-def test_a_mapping_that_makes_nothing_of_our_events_stops_the_run(
+def test_a_mapping_that_drops_all_of_our_events_stops_the_run(
     sandbox: Sandbox, api: PortApi, url: str, webhook: Webhook, delivery: str, mappings: list[dict[str, Any]]
 ) -> None:
     _become(sandbox, webhook, mappings=mappings)
     said = _sentence(delivery, url, api)
-    assert "azureIncremental makes nothing of our events" in said
+    assert "azureIncremental turns none of our events into an entity" in said
     assert "port_setup" in said
 
 
 def test_webhooks_that_may_not_be_read(sandbox: Sandbox, api: PortApi, url: str) -> None:
     """Only moderators and admins may."""
-    sandbox.faults.add(Fault("port", status=403, path="/v1/webhooks", times=None))
+    refusal = {"ok": False, "error": "forbidden", "message": "no"}
+    sandbox.faults.add(Fault("port", status=403, body=refusal, path="/v1/webhooks", times=None))
     for delivery, sink in (("auto", WEBHOOK), (WEBHOOK, WEBHOOK), (BATCH, BATCH)):
         assert _chosen(choose(delivery, url, signs=True, api=api)) == sink
 
@@ -178,7 +180,7 @@ def test_an_api_that_does_not_answer_is_no_reason_to_guess(sandbox: Sandbox, api
 )
 def test_a_webhook_is_known_by_its_key_on_whichever_host(known: dict[str, Any], found: bool) -> None:
     other = {"identifier": "other", "webhookKey": "other", "url": "https://ingest.getport.io/other"}
-    webhooks = [other, {"identifier": "it", **known}]
+    webhooks = [KnownWebhook.of(one) for one in (other, {"identifier": "it", **known})]
     assert (find_webhook(webhooks, "https://ingest.getport.io/the-key") == webhooks[1]) is found
 
 

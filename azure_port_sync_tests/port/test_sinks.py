@@ -1,13 +1,8 @@
 """Many events in a request: within Port's limits, each with its own outcome, and no faster than Port lets us."""
 
 import json
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,29 +12,26 @@ from hypothesis import strategies as st
 
 from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.engine import deliver
-from azure_port_sync.port import jq_dialect, model
+from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
-from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.sinks import OutgoingEvent
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import MAX_BYTES, WebhookBatchSink
-from azure_port_sync.port.transport import TransientError
-from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle, Webhook
 from azure_port_sync.sandbox.rest import ResetForm
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import NOW, SteppedClock
-from azure_port_sync_tests.engine.test_delivery import (
-    _GROUP,
-    _SUB,
-    _SUBSCRIPTION,
-    _change_set,
-    _delete,
-    _deliver,
-    _Ledger,
-    _resource,
-    _upsert,
+from azure_port_sync_tests.support.delivery import MemoryRecord, delivered
+from azure_port_sync_tests.support.rows import (
+    GROUP,
+    SUB,
+    SUBSCRIPTION,
+    change_set,
+    delete,
+    resource,
+    upsert,
+    upserts_of,
 )
 
 RESOURCE = "azureCloudResources"
@@ -64,7 +56,7 @@ def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
 def sink(api: PortApi, clock: SteppedClock) -> ApiSink:
     """Writes to the sandbox's Port by its API, where the containers of the resources are already."""
     made = ApiSink(api, concurrency=4, deadline=timedelta(minutes=10), clock=clock)
-    assert _deliver(_change_set(_upsert(_SUBSCRIPTION), _upsert(_GROUP)), made).accepted.total() == 2
+    assert delivered(change_set(upsert(SUBSCRIPTION), upsert(GROUP)), made).accepted.total() == 2
     return made
 
 
@@ -89,87 +81,6 @@ def _titles(sandbox: Sandbox, blueprint: str = RESOURCE) -> set[str]:
     return {entity["title"] for entity in sandbox.held()[blueprint].values()}
 
 
-def _named(*names: str) -> Any:
-    return _change_set(*[_upsert(_resource(name)) for name in names])
-
-
-# -- much to do ------------------------------------------------------------------------------------------------------
-
-
-def _many(number: int) -> Any:
-    return _named(*[f"grün-{n:03d}" for n in range(number)])
-
-
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The processes that evaluate mappings; one is started with the second request already."""
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-        started.append(popen(*arguments, **options))
-        return started[-1]
-
-    monkeypatch.setattr("azure_port_sync.port.jq_process.subprocess.Popen", start)
-    monkeypatch.setattr(jq_dialect, "_MANY_TEXTS", 1)
-    return started
-
-
-def test_a_process_of_its_own_makes_the_same_entities(
-    api: PortApi, clock: SteppedClock, sandbox: Sandbox, sink: ApiSink, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    assert _deliver(_many(20), sink).accepted.total() == 20
-    assert not processes, "a few are made at once here"
-    here = sandbox.held()[RESOURCE]
-    sandbox.port.clear()
-    busy = ApiSink(api, concurrency=4, deadline=timedelta(minutes=10), clock=clock)
-    _deliver(_change_set(_upsert(_SUBSCRIPTION), _upsert(_GROUP)), busy)
-    assert _deliver(_many(200), busy).accepted == {"upsert": 200}
-    (process,) = processes
-    assert process.poll() is None
-    held = sandbox.held()[RESOURCE]
-    assert len(held) == 200
-    assert {identifier: held[identifier] for identifier in here} == here
-    busy.close()
-    assert process.poll() == 0, "closing the sink ends it"
-
-
-def test_a_dead_process_holds_nothing_up(
-    sandbox: Sandbox, sink: ApiSink, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    """As where the machine runs out of memory."""
-    _deliver(_many(60), sink)
-    (process,) = processes
-    process.kill()
-    process.wait()
-    assert _deliver(_many(300), sink).accepted == {"upsert": 300}
-    assert len(_titles(sandbox)) == 300
-    assert len(processes) == 1
-    sink.close()
-
-
-_HALF_AN_ANSWER = "import sys; sys.stdin.readline(); sys.stdin.readline(); print('[[{', end='', flush=True)"
-
-
-def _dies_in_an_answer(popen: Any, *_: Any, **options: Any) -> Any:
-    return popen([sys.executable, "-c", _HALF_AN_ANSWER], **options)
-
-
-def _cannot_be_started(*_: Any, **__: Any) -> Any:
-    raise OSError(12, "Cannot allocate memory")
-
-
-@pytest.mark.parametrize("start", [_dies_in_an_answer, _cannot_be_started])
-def test_a_machine_that_is_short_of_memory_holds_nothing_up(
-    sandbox: Sandbox, sink: ApiSink, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
-) -> None:
-    monkeypatch.setattr("azure_port_sync.port.jq_process.subprocess.Popen", partial(start, subprocess.Popen))
-    monkeypatch.setattr(jq_dialect, "_MANY_TEXTS", 1)
-
-    assert _deliver(_many(200), sink).accepted == {"upsert": 200}
-    sink.close()
-
-
 # -- packing ---------------------------------------------------------------------------------------------------------
 
 #: Blocks of events of one size each: a few large ones, many small ones, and such as fill a request to the last byte.
@@ -186,10 +97,9 @@ _SIZES = st.lists(
 
 
 def _packed(sink: Any, sizes: list[tuple[int, int]], operation: str = "upsert") -> list[list[OutgoingEvent]]:
-    events = [
-        OutgoingEvent({"operation": operation}, event) for count, size in sizes for event in [b"x" * size] * count
-    ]
-    batches = list(deliver._batches(events, sink))
+    row = upsert(SUBSCRIPTION)._replace(operation=operation)
+    events = [OutgoingEvent(row, event) for count, size in sizes for event in [b"x" * size] * count]
+    batches = list(deliver.batches(events, sink))
     assert [event for batch in batches for event in batch] == events
     return batches
 
@@ -222,12 +132,12 @@ def test_the_api_gets_at_most_20_upserts_or_100_deletes(sizes: list[tuple[int, i
 
 def test_batches_arrive_whole(sandbox: Sandbox, batches: WebhookBatchSink) -> None:
     names = [f"site {n}" for n in range(1101)]
-    large = _upsert(_resource("large"), tags={f"t{n}": "x" * 1000 for n in range(500)})
-    report = _deliver(_change_set(*[_upsert(_resource(name)) for name in names], large), batches)
+    large = upsert(resource("large"), tags={f"t{n}": "x" * 1000 for n in range(500)})
+    report = delivered(change_set(*[upsert(resource(name)) for name in names], large), batches)
     assert report.accepted == {"upsert": 1102}
     assert sandbox.port.events == batches.flow.requests == 4  # 500, 500, 101 and the large one
     assert _titles(sandbox) == {*names, "large"}
-    deleted = _deliver(_change_set(*[_delete(_resource(name)) for name in names]), batches)
+    deleted = delivered(change_set(*[delete(resource(name)) for name in names]), batches)
     assert deleted.accepted == {"delete": 1101}
     assert _titles(sandbox) == {"large"}
     assert list(sandbox.port.catalog.failures) == []
@@ -236,9 +146,9 @@ def test_batches_arrive_whole(sandbox: Sandbox, batches: WebhookBatchSink) -> No
 def test_the_api_is_sent_20_upserts_and_100_deletes_at_once(sandbox: Sandbox, sink: ApiSink) -> None:
     names = [f"site {n}" for n in range(205)]
     sandbox.rest.requests.clear()
-    assert _deliver(_named(*names), sink).accepted == {"upsert": 205}
+    assert delivered(upserts_of(*names), sink).accepted == {"upsert": 205}
     assert _titles(sandbox) == set(names)
-    report = _deliver(_change_set(*[_delete(_resource(name)) for name in names]), sink)
+    report = delivered(change_set(*[delete(resource(name)) for name in names]), sink)
     assert report.accepted == {"delete": 205}
     assert _titles(sandbox) == set()
     assert sandbox.rest.requests == {"bulk_upsert 200": 11, "bulk_delete 200": 3}
@@ -249,8 +159,8 @@ def test_entities_that_fill_a_request_of_the_api_fit_into_it(
     sandbox: Sandbox, sink: ApiSink, tags: dict[str, str]
 ) -> None:
     """The events are measured and the entities are sent."""
-    rows = [_upsert(_resource(f"x{n}"), tags=tags) for n in range(2)]
-    assert _deliver(_change_set(*rows), sink).accepted == {"upsert": 2}
+    rows = [upsert(resource(f"x{n}"), tags=tags) for n in range(2)]
+    assert delivered(change_set(*rows), sink).accepted == {"upsert": 2}
     assert not any(request.endswith("413") for request in sandbox.rest.requests)
 
 
@@ -261,26 +171,26 @@ def test_entities_that_fill_a_request_of_the_api_fit_into_it(
 def test_of_a_batch_that_port_refuses_only_the_bad_event_goes_to_quarantine(
     sandbox: Sandbox, batches: WebhookBatchSink, status: int
 ) -> None:
-    sandbox.faults.add(Fault("port", status=status, in_body="bad", times=None))
-    ledger = _Ledger()
-    report = _deliver(_named("bad", *[f"x{n}" for n in range(30)]), batches, ledger)
+    sandbox.faults.add(Fault("port", status=status, body={"message": "no"}, in_body="bad", times=None))
+    record = MemoryRecord()
+    report = delivered(upserts_of("bad", *[f"x{n}" for n in range(30)]), batches, record)
     assert (report.accepted, report.unsettled, report.error) == ({"upsert": 30}, 0, None)
-    assert [row["name"] for row, _ in report.refused] == ["bad"]
-    assert len(ledger.quarantined) == 1
+    assert [row.name for row, _ in report.refused] == ["bad"]
+    assert len(record.quarantined) == 1
     assert _titles(sandbox) == {f"x{n}" for n in range(30)}
 
 
 def test_a_refused_entity_among_twenty_goes_to_quarantine_alone(sandbox: Sandbox, sink: ApiSink) -> None:
-    nowhere = f"/subscriptions/{_SUB}/resourceGroups/nowhere/providers/Microsoft.Web/sites/bad"
-    rows = [_upsert(_resource(f"x{n}")) for n in range(19)]
-    rows.insert(7, _upsert((nowhere, "microsoft.web/sites")))
-    ledger = _Ledger()
-    report = _deliver(_change_set(*rows), sink, ledger)
+    nowhere = f"/subscriptions/{SUB}/resourceGroups/nowhere/providers/Microsoft.Web/sites/bad"
+    rows = [upsert(resource(f"x{n}")) for n in range(19)]
+    rows.insert(7, upsert((nowhere, "microsoft.web/sites")))
+    record = MemoryRecord()
+    report = delivered(change_set(*rows), sink, record)
     assert (report.accepted, report.unsettled, report.error) == ({"upsert": 19}, 0, None)
     ((row, reason),) = report.refused
-    assert row["name"] == "bad"
+    assert row.name == "bad"
     assert "Port answered 404: the relation 'resourceGroup' points to" in reason
-    assert ledger.quarantined == [row["identifier"]]
+    assert record.quarantined == [row.identifier]
     assert _titles(sandbox) == {f"x{n}" for n in range(19)}
     assert sandbox.rest.requests["bulk_upsert 207"] == 1
 
@@ -302,20 +212,31 @@ def test_entities_that_port_asks_to_send_again_are_sent_again_and_only_those(san
     """They counted as refused once, also when Port took them the second time."""
     sandbox.rest.items.clear()
     sandbox.faults.add(Fault("port", status=207, body=_answer(e1=503, e2=429, e3=422), path=BULK))
-    report = _deliver(_named("a", "b", "c", "d"), sink)
+    report = delivered(upserts_of("a", "b", "c", "d"), sink)
     assert _titles(sandbox) == {"b", "c"}
     assert sandbox.rest.items["upserted"] == 2
     assert report.accepted == {"upsert": 3}
-    assert [(row["name"], reason) for row, reason in report.refused] == [("d", "Port answered 422: said so")]
+    assert [(row.name, reason) for row, reason in report.refused] == [("d", "Port answered 422: said so")]
 
 
-def test_an_entity_at_which_port_goes_on_failing_is_told_apart(sandbox: Sandbox, sink: ApiSink) -> None:
+@pytest.mark.parametrize("status", [401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 429, 499, 500, 520])
+def test_what_is_never_about_an_entity_is_not_held_against_one_of_many(
+    sandbox: Sandbox, sink: ApiSink, status: int
+) -> None:
+    record = MemoryRecord()
+    sandbox.faults.add(Fault("port", status=207, body=_answer(e2=status), path=BULK))
+    report = delivered(upserts_of("a", "b", "c", "d"), sink, record)
+    assert (report.accepted, record.quarantined) == ({"upsert": 4}, [])
+    assert _titles(sandbox) == {"c"}  # of the others, the answer said that they were written
+
+
+def test_an_entity_at_which_port_keeps_failing_is_told_apart(sandbox: Sandbox, sink: ApiSink) -> None:
     alone = {**_answer(e0=500), "entities": []}
     sandbox.faults.add(Fault("port", status=207, body=_answer(e3=500), path=BULK))
     sandbox.faults.add(Fault("port", status=207, body=alone, path=BULK, times=None))
-    report = _deliver(_named("a", "b", "c", "d"), sink)
+    report = delivered(upserts_of("a", "b", "c", "d"), sink)
     assert report.accepted == {"upsert": 3}
-    assert [row["name"] for row, _ in report.failed] == ["d"]
+    assert [row.name for row, _ in report.failed] == ["d"]
     assert (report.refused, report.error, report.unsettled) == ([], None, 1)
 
 
@@ -324,13 +245,13 @@ def test_an_entity_at_which_port_goes_on_failing_is_told_apart(sandbox: Sandbox,
 )
 def test_an_answer_that_leaves_entities_out_is_no_success(sandbox: Sandbox, sink: ApiSink, body: Any) -> None:
     sandbox.faults.add(Fault("port", status=200, body=body, path=BULK))
-    assert _deliver(_named("a", "b"), sink).accepted == {"upsert": 2}
+    assert delivered(upserts_of("a", "b"), sink).accepted == {"upsert": 2}
     assert _titles(sandbox) == {"a", "b"}
 
 
 def test_deleting_what_does_not_exist_is_success(sandbox: Sandbox, sink: ApiSink) -> None:
-    _deliver(_named("a"), sink)
-    report = _deliver(_change_set(*[_delete(_resource(name)) for name in ("a", "b & c", "d")]), sink)
+    delivered(upserts_of("a"), sink)
+    report = delivered(change_set(*[delete(resource(name)) for name in ("a", "b & c", "d")]), sink)
     assert (report.accepted, report.refused) == ({"delete": 3}, [])
     assert _titles(sandbox) == set()
     assert (sandbox.rest.requests["bulk_delete 200"], sandbox.rest.requests["delete 404"]) == (1, 2)
@@ -338,10 +259,10 @@ def test_deleting_what_does_not_exist_is_success(sandbox: Sandbox, sink: ApiSink
 
 def test_a_delete_that_a_bulk_answer_leaves_out_is_done_singly(sandbox: Sandbox, sink: ApiSink) -> None:
     """Port's specification and its own client disagree on whether a bulk delete can be partial."""
-    _deliver(_named("a", "b"), sink)
-    answer = {"ok": True, "deletedEntities": [_delete(_resource("a"))["identifier"]]}
+    delivered(upserts_of("a", "b"), sink)
+    answer = {"ok": True, "deletedEntities": [delete(resource("a")).identifier]}
     sandbox.faults.add(Fault("port", status=200, body=answer, path="/bulk/entities/delete"))
-    report = _deliver(_change_set(_delete(_resource("a")), _delete(_resource("b"))), sink)
+    report = delivered(change_set(delete(resource("a")), delete(resource("b"))), sink)
     assert report.accepted == {"delete": 2}
     assert _titles(sandbox) == {"a"}  # of which the answer said that it was gone
 
@@ -352,21 +273,22 @@ def test_a_delete_that_a_bulk_answer_leaves_out_is_done_singly(sandbox: Sandbox,
 def test_what_concerns_all_entities_ends_the_delivery_in_a_sentence(
     sandbox: Sandbox, sink: ApiSink, status: int, sentence: str
 ) -> None:
-    sandbox.faults.add(Fault("port", status=status, path=BULK, times=None))
-    ledger = _Ledger()
-    report = _deliver(_named("a", "b"), sink, ledger)
+    body = {"ok": False, "error": "no", "message": "no"}
+    sandbox.faults.add(Fault("port", status=status, body=body, path=BULK, times=None))
+    record = MemoryRecord()
+    report = delivered(upserts_of("a", "b"), sink, record)
     assert sentence in str(report.error)
-    assert (report.unsettled, ledger.quarantined) == (2, [])
+    assert (report.unsettled, record.quarantined) == (2, [])
 
 
 def test_what_a_person_added_to_an_entity_stays(sandbox: Sandbox, sink: ApiSink) -> None:
     blueprint = sandbox.port.catalog.blueprints[RESOURCE]
     own = {**blueprint["schema"]["properties"], "owner": {"type": "string"}}
     sandbox.port.catalog.add_blueprint({**blueprint, "schema": {"properties": own}})
-    _deliver(_named("a"), sink)
+    delivered(upserts_of("a"), sink)
     ((identifier, entity),) = sandbox.held()[RESOURCE].items()
     sandbox.put_entity(RESOURCE, identifier, "Mine", {**entity["properties"], "owner": "me"}, entity["relations"])
-    _deliver(_change_set(_upsert(_resource("a"), tags={"new": "yes"})), sink)
+    delivered(change_set(upsert(resource("a"), tags={"new": "yes"})), sink)
     after = sandbox.held()[RESOURCE][identifier]
     assert after["properties"] == {**entity["properties"], "owner": "me", "tags": {"new": "yes"}}
     assert (after["title"], after["relations"]) == ("a", entity["relations"])
@@ -376,8 +298,8 @@ def test_what_a_person_added_to_an_entity_stays(sandbox: Sandbox, sink: ApiSink)
 
 
 def test_a_token_that_is_revoked_amid_a_delivery_is_renewed(sandbox: Sandbox, sink: ApiSink) -> None:
-    rows = [_upsert(_SUBSCRIPTION, name="S2"), _upsert(_GROUP, name="G2"), _upsert(_resource("a"))]
-    report = _deliver(_change_set(*rows), sink, progress=lambda _done, _total: sandbox.rest.revoke_tokens())
+    rows = [upsert(SUBSCRIPTION, name="S2"), upsert(GROUP, name="G2"), upsert(resource("a"))]
+    report = delivered(change_set(*rows), sink, progress=lambda _done, _total: sandbox.rest.revoke_tokens())
     assert report.accepted == {"upsert": 3}
     assert sandbox.rest.requests["token 200"] == 3
     assert sandbox.rest.requests["bulk_upsert 401"] == 2
@@ -391,7 +313,7 @@ def test_when_no_request_is_left_the_next_waits_until_there_are_new_ones(
     sandbox.rest.reset_form = form
     sandbox.rest.throttle(Throttle(limit=2, window_seconds=120))
     sandbox.rest.requests.clear()
-    report = _deliver(_change_set(_upsert(_SUBSCRIPTION), _upsert(_GROUP), _upsert(_resource("a"))), sink)
+    report = delivered(change_set(upsert(SUBSCRIPTION), upsert(GROUP), upsert(resource("a"))), sink)
     assert report.accepted == {"upsert": 3}
     assert sandbox.rest.requests == {"bulk_upsert 200": 3}
     assert timedelta(seconds=119) <= sandbox.clock.now() - NOW <= timedelta(seconds=121)
@@ -401,127 +323,21 @@ def test_when_no_request_is_left_the_next_waits_until_there_are_new_ones(
 def test_a_throttled_api_gets_everything_in_the_end(sandbox: Sandbox, sink: ApiSink) -> None:
     sandbox.rest.throttle(Throttle(limit=3, window_seconds=10))
     names = [f"x{n}" for n in range(400)]
-    assert _deliver(_named(*names), sink).accepted == {"upsert": 400}
+    assert delivered(upserts_of(*names), sink).accepted == {"upsert": 400}
     assert _titles(sandbox) == set(names)
-
-
-class _InFlight:
-    """How many requests are in flight at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._now = 0
-        self.most = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._now -= 1
-
-
-def _all_at_once(flow: Flow, attempts: Sequence[Callable[[], None]]) -> None:
-    with ThreadPoolExecutor(len(attempts)) as pool:
-        for future in [pool.submit(flow.call, attempt, lambda: None) for attempt in attempts]:
-            future.result()
-
-
-def _failing_together(status: int, then: Callable[[], None]) -> list[Callable[[], None]]:
-    """Four requests that are in flight at once, are all answered `status`, and then do as they are told."""
-    together = threading.Barrier(4, timeout=20)
-
-    def make() -> Callable[[], None]:
-        tries = iter([True])
-
-        def attempt() -> None:
-            if next(tries, False):
-                together.wait()
-                raise TransientError(f"it answered {status}", status=status)
-            then()
-
-        return attempt
-
-    return [make() for _ in range(4)]
-
-
-def _failing_once(status: int) -> Callable[[], None]:
-    tries = iter([True])
-
-    def attempt() -> None:
-        if next(tries, False):
-            raise TransientError("no", status=status)
-
-    return attempt
-
-
-def _meet(barrier: threading.Barrier) -> None:
-    barrier.wait()
-
-
-@pytest.fixture
-def flow() -> Flow:
-    return Flow(SteppedClock(SandboxClock()), concurrency=4, deadline=timedelta(minutes=10))
-
-
-def _throttled(flow: Flow) -> None:
-    """Four requests are told that they are too many; half as many are in flight when they are tried again."""
-    in_flight = _InFlight()
-
-    def counted() -> None:
-        with in_flight:
-            pass
-
-    _all_at_once(flow, _failing_together(429, counted))
-    assert in_flight.most <= 2
-
-
-def test_too_many_requests_halve_those_in_flight_and_successes_bring_them_back(flow: Flow) -> None:
-    _throttled(flow)
-    for _ in range(10):
-        flow.call(lambda: None, lambda: None)
-    together = threading.Barrier(4, timeout=20)  # which breaks where fewer than four may be in flight
-    _all_at_once(flow, [lambda: _meet(together)] * 4)
-
-
-def test_halved_requests_do_not_come_back_at_once(flow: Flow) -> None:
-    _throttled(flow)
-    in_flight = _InFlight()
-    two = threading.Barrier(2, timeout=20)
-
-    def meet() -> None:
-        with in_flight:
-            _meet(two)
-
-    _all_at_once(flow, [meet] * 2)
-    assert in_flight.most == 2
-
-
-def test_a_server_that_fails_does_not_halve_the_requests_in_flight(flow: Flow) -> None:
-    """It says nothing of too many; and one event at which it fails would slow all down."""
-    together = threading.Barrier(4, timeout=20)
-    _all_at_once(flow, _failing_together(503, lambda: _meet(together)))
-
-
-def test_at_least_one_request_stays_in_flight(flow: Flow) -> None:
-    for _ in range(4):
-        flow.call(_failing_once(429), lambda: None)
-    flow.call(lambda: None, lambda: None)
-    assert flow.retries == 4
 
 
 def test_a_batch_is_an_object_of_its_events(sandbox: Sandbox, clock: SteppedClock) -> None:
     sink = WebhookBatchSink(f"{sandbox.url}/k", secret=None, concurrency=1, deadline=timedelta(1), clock=clock)
-    body = sink._body([OutgoingEvent({}, b'{"a":1}'), OutgoingEvent({}, b'{"b":2}')])
+    row = upsert(SUBSCRIPTION)
+    body = sink._body([OutgoingEvent(row, b'{"a":1}'), OutgoingEvent(row, b'{"b":2}')])
     assert json.loads(body) == {"items": [{"a": 1}, {"b": 2}]}
     sink.close()
 
 
 def test_what_reaches_port_is_counted_in_bytes(sandbox: Sandbox, sink: ApiSink, batches: WebhookBatchSink) -> None:
     before = sink.flow.bytes
-    _deliver(_named("x"), sink)
+    delivered(upserts_of("x"), sink)
     assert 200 < sink.flow.bytes - before < 2000
-    _deliver(_named("y"), batches)
+    delivered(upserts_of("y"), batches)
     assert 200 < batches.flow.bytes < 2000

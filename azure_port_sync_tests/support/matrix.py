@@ -11,12 +11,20 @@ from typing import Any
 
 SINKS = ("webhook", "webhook_batch", "api")
 
+_REFUSAL = {"ok": False, "error": "no", "message": "no"}
+_NOT_PORTS, _PAGE = "400, and not in Port's JSON", "403 with a web page"
+
 #: How each fault is ordered from the sandbox; for those that are empty, the sink is sent elsewhere.
 FAULTS: Mapping[str, Mapping[str, Any]] = {
-    **{str(status): {"status": status} for status in (400, 401, 403, 404, 408, 410, 413, 422)},
+    "400": {"status": 400, "body": _REFUSAL},
+    _NOT_PORTS: {"status": 400, "body": "no"},
+    "401": {"status": 401, "body": _REFUSAL},
+    "403": {"status": 403, "body": _REFUSAL},
+    _PAGE: {"status": 403, "body": "<html>no</html>"},
+    **{str(status): {"status": status, "body": _REFUSAL} for status in (404, 407, 408, 409, 410, 413, 422)},
     "429 with Retry-After": {"status": 429, "headers": {"Retry-After": "40"}},
     "429 without": {"status": 429},
-    **{str(status): {"status": status} for status in (500, 502, 503, 504)},
+    **{str(status): {"status": status} for status in (500, 502, 503, 504, 520)},
     "connection refused": {},
     "reset": {"kind": "reset"},
     "reset mid-body": {"kind": "reset_mid_body"},
@@ -62,7 +70,7 @@ def _away(reason: str) -> str:
 
 def _stuck(reason: str) -> str:
     return (
-        f"fails: Port goes on failing at n of m deliveries and takes the others; the first is {POISON}: {reason}. The "
+        f"fails: Port kept failing at n of m deliveries and took the others; the first is {POISON}: {reason}. The "
         "watermark stays where it is; the next run tries them again."
     )
 
@@ -90,7 +98,8 @@ _NO_TOKEN = (
     "API of the account that PORT_CLIENT_ID belongs to."
 )
 _NOT_ALLOWED = (
-    "fails: Port's API answered 403: PORT_CLIENT_ID may not write entities. Use the credentials of a user who may."
+    "fails: Port's API answered 403: PORT_CLIENT_ID may not write entities of azureCloudResources. Use the credentials "
+    "of a user who may, or of an admin."
 )
 _NO_BLUEPRINT = (
     "fails: Port has no blueprint azureCloudResources: launch the job port_setup, or check that PORT_CLIENT_ID belongs "
@@ -105,19 +114,29 @@ _CERTIFICATE = (
     "REQUESTS_CA_BUNDLE."
 )
 
+
+def _not_from_port(what: str, remedy: str) -> Row:
+    settings = ("PORT_WEBHOOK_INGEST_URL", "PORT_WEBHOOK_INGEST_URL", "PORT_BASE_URL")
+    webhook, batch, api = (f"it answered {what}: check {setting}, {remedy}" for setting in settings)
+    return (webhook, batch, api)
+
+
+_LET_THROUGH = "and that every proxy or firewall on the way lets requests through to it"
+_IN_PLACE = "and whether a proxy or firewall on the way answers in Port's place"
+_PROXY_ASKS = "a proxy on the way asks for a user name and password (407): put them into HTTPS_PROXY"
+
 #: The troubles that pass, with the words for each.
 _PASSING: Mapping[str, Row] = {
-    **{status: _all(f"it answered {status}") for status in ("408", "500", "502", "503", "504")},
+    **{status: _all(f"it answered {status}") for status in ("408", "409", "500", "502", "503", "504", "520")},
     **dict.fromkeys(
         ("reset", "acknowledgement lost"), _all("there is no connection to it, or it breaks before the answer")
     ),
     "reset mid-body": _all("its answer breaks off"),
     "time-out": _all("it did not answer in time"),
     "slow drip": _all("its answer came too slowly"),
-    "invalid JSON answer": _webhooks(
-        "it answered 200 with a web page, which is not from a webhook (PORT_WEBHOOK_INGEST_URL)",
-        "its answer is no JSON object, so it is not from Port's API (PORT_BASE_URL)",
-    ),
+    "invalid JSON answer": _not_from_port("200 with a web page, which is not from Port", _LET_THROUGH),
+    _PAGE: _not_from_port("403 with a web page, which is not from Port", _LET_THROUGH),
+    _NOT_PORTS: _not_from_port("400 with something that is not Port's JSON", _IN_PLACE),
 }
 
 _ONCE: Mapping[str, Row] = {
@@ -126,7 +145,7 @@ _ONCE: Mapping[str, Row] = {
     "403": _webhooks(_REFUSES, _NOT_ALLOWED),
     "404": _webhooks(_NO_WEBHOOK, _NO_BLUEPRINT),
     "410": _webhooks(_GONE, _DELIVERED),
-    **dict.fromkeys(("429 with Retry-After", "429 without", "connection refused"), _all(_DELIVERED)),
+    **dict.fromkeys(("407", "429 with Retry-After", "429 without", "connection refused"), _all(_DELIVERED)),
     **dict.fromkeys(_PASSING, _all(_DELIVERED)),
     "TLS failure": _all("n/a: a certificate is not wrong once"),
 }
@@ -137,6 +156,7 @@ _ALWAYS: Mapping[str, Row] = {
     "403": _webhooks(_REFUSES, _NOT_ALLOWED),
     "404": _webhooks(_NO_WEBHOOK, _NO_BLUEPRINT),
     "410": _webhooks(_GONE, _refused(410)),
+    "407": _all(_away(_PROXY_ASKS)),
     **dict.fromkeys(("429 with Retry-After", "429 without"), _all(_away("it answered 429"))),
     "connection refused": _webhooks(_away(_PASSING["reset"][0]), _NO_API),
     **{fault: (_away(first), _away(second), _away(third)) for fault, (first, second, third) in _PASSING.items()},
@@ -144,11 +164,13 @@ _ALWAYS: Mapping[str, Row] = {
 }
 
 _NOT_OF_AN_ITEM = "n/a: it is about the settings, whatever is sent"
+_NOT_OF_PORT = "n/a: it is about the proxy, whatever is sent"
 _TOO_MANY = "n/a: it is about how many requests there are, whatever is in them"
 
 _POISON: Mapping[str, Row] = {
     **dict.fromkeys(("400", "413", "422"), _all(_QUARANTINED)),
     **dict.fromkeys(("401", "403", "404"), _all(_NOT_OF_AN_ITEM)),
+    "407": _all(_NOT_OF_PORT),
     "410": _webhooks(_NOT_OF_AN_ITEM, _QUARANTINED),
     **dict.fromkeys(("429 with Retry-After", "429 without"), _all(_TOO_MANY)),
     **dict.fromkeys(("connection refused", "TLS failure"), _all("n/a: it comes before anything is sent")),
@@ -170,7 +192,7 @@ _PREFIX = re.compile(r"/subscriptions/[0-9a-f-]{36}(?=/)")
 
 
 def plain(sentence: str) -> str:
-    """A sentence without what differs from run to run: how far the threads came, and the ids of the tenant."""
+    """Return a sentence without what differs from run to run: how far the threads came, and the ids of the tenant."""
     return _PREFIX.sub("…", _COUNTS.sub("n of m", sentence))
 
 
@@ -181,7 +203,8 @@ _INTRODUCTION = f"""\
 
 `make matrix` wrote this page from what happened: each cell is one delivery over HTTP to the sandbox, with each of the
 three ways to deliver (`PORT_DELIVERY`), of a change set that has something in all six phases. The deadline
-(`PORT_DELIVERY_DEADLINE_MINUTES`) was {MINUTES} minutes.
+(`PORT_DELIVERY_DEADLINE_MINUTES`) was {MINUTES} minutes. Statuses up to 422 come with Port's own JSON, unless the fault
+says otherwise.
 
 - **delivered**: the catalog is right, and the watermark has moved.
 - **quarantined**: the one item that Port refused is in quarantine with its reason; all others are delivered, and the
@@ -193,7 +216,7 @@ three ways to deliver (`PORT_DELIVERY`), of a change set that has something in a
 
 
 def rendered(happened: Mapping[Key, str]) -> str:
-    """The page, from what happened in each cell that can happen."""
+    """Return the page, from what happened in each cell that can happen."""
     numbers: dict[str, int] = {}
     parts = [_INTRODUCTION]
     for kind, meaning in KINDS.items():

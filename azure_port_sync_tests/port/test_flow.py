@@ -1,0 +1,144 @@
+"""The retry loop: how often a request is tried, how long it waits, and when it ends; no test waits for its clock."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from azure_port_sync.port.failures import RefusedError, TransientError
+from azure_port_sync.port.flow import STUBBORN_AFTER, Flow, StubbornError
+from azure_port_sync.sandbox.clock import SandboxClock
+from azure_port_sync_tests.conftest import NOW, SteppedClock
+
+DEADLINE = timedelta(minutes=10)
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    frozen = SandboxClock()
+    frozen.set(NOW)
+    return SteppedClock(frozen)
+
+
+@pytest.fixture
+def flow(clock: SteppedClock) -> Flow:
+    return Flow(clock, deadline=DEADLINE)
+
+
+class Request:
+    """A request that fails so many times (None: always), and counts its attempts."""
+
+    def __init__(self, times: int | None, *, wait: float = 0, alone: bool = True) -> None:
+        self.attempts = 0
+        self._times = times
+        self._wait, self._alone = wait, alone
+
+    def __call__(self) -> str:
+        self.attempts += 1
+        if self._times is None or self.attempts <= self._times:
+            raise TransientError("it answered 503", self._wait, alone=self._alone)
+        return "done"
+
+
+def _nothing() -> None:
+    pass
+
+
+def _succeeding_before(flow: Flow, attempt: Callable[[], str]) -> Callable[[], str]:
+    """An attempt before which another request succeeds each time."""
+
+    def both() -> str:
+        flow.succeed()
+        return attempt()
+
+    return both
+
+
+def test_a_request_is_tried_again_with_growing_waits(flow: Flow, clock: SteppedClock) -> None:
+    request = Request(12)
+    assert flow.call(request, _nothing) == "done"
+    assert (request.attempts, flow.requests, flow.retries) == (13, 13, 12)
+    bounds = [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30]
+    assert all(0 <= slept <= bound for slept, bound in zip(clock.slept, bounds, strict=True))
+    assert len(set(clock.slept)) == 12  # with jitter
+
+
+def test_what_concerns_all_requests_ends_at_the_deadline_as_an_outage(flow: Flow, clock: SteppedClock) -> None:
+    with pytest.raises(TransientError, match="503"):
+        flow.call(Request(None, alone=False), _nothing)
+    assert clock.now() - NOW == DEADLINE
+
+
+def test_a_request_that_fails_while_others_succeed_is_given_up_soon(flow: Flow, clock: SteppedClock) -> None:
+    request = Request(None)
+    with pytest.raises(StubbornError, match="503"):
+        flow.call(_succeeding_before(flow, request), _nothing)
+    assert request.attempts == STUBBORN_AFTER
+    assert clock.now() - NOW < timedelta(minutes=2)
+
+
+def test_too_many_requests_are_never_one_requests_own_trouble(flow: Flow) -> None:
+    request = Request(4 * STUBBORN_AFTER, alone=False)
+    assert flow.call(_succeeding_before(flow, request), _nothing) == "done"
+
+
+def test_many_events_in_a_request_are_soon_tried_apart(flow: Flow) -> None:
+    request = Request(None)
+    with pytest.raises(StubbornError):
+        flow.call(request, _nothing, together=True)
+    assert request.attempts == 3
+
+
+def test_three_requests_in_a_row_that_come_to_the_deadline_alone_are_an_outage(flow: Flow) -> None:
+    for _ in range(3):
+        with pytest.raises(StubbornError):
+            flow.call(Request(None), _nothing)
+    with pytest.raises(TransientError):
+        flow.call(Request(None), _nothing)
+    flow.succeed()
+    with pytest.raises(StubbornError):
+        flow.call(Request(None), _nothing)
+
+
+def test_all_requests_wait_when_one_is_asked_to(flow: Flow, clock: SteppedClock) -> None:
+    assert flow.call(Request(1, wait=40, alone=False), _nothing) == "done"
+    assert clock.now() - NOW >= timedelta(seconds=40)
+    flow.hold_back(25)
+    before = clock.now()
+    flow.call(Request(0), _nothing)
+    assert clock.now() - before == timedelta(seconds=25)
+    assert 60 <= flow.waited_seconds <= 65
+
+
+def test_no_wait_outlasts_the_deadline(flow: Flow, clock: SteppedClock) -> None:
+    with pytest.raises(TransientError):
+        flow.call(Request(None, wait=10**9, alone=False), _nothing)
+    assert clock.now() - NOW == DEADLINE
+
+
+def test_a_refusal_is_an_answer(flow: Flow, clock: SteppedClock) -> None:
+    """It says that Port is well, and is not tried again."""
+    clock.sleep(500)
+
+    def refused() -> None:
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        flow.call(refused, _nothing)
+    assert flow.requests == 1
+    assert flow.time_left == DEADLINE.total_seconds()
+
+
+def test_the_heartbeat_comes_before_each_attempt_and_can_stop_them(flow: Flow) -> None:
+    beats: list[int] = []
+    request = Request(None)
+
+    def heartbeat() -> None:
+        beats.append(request.attempts)
+        if len(beats) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flow.call(request, heartbeat)
+    assert beats == [0, 1, 2, 3]
+    assert request.attempts == 3
