@@ -106,7 +106,7 @@ FAILURES = (
     Row(r"sign-in .*AADSTS(90006|90012|90024|90033)\b", RETRY, _NO_SIGN_IN),
     Row(r"sign-in .*AADSTS\d", CONFIGURATION, _CREDENTIALS),
     Row(r"sign-in .*HTTP Error: (408|429|5..)", RETRY, _NO_SIGN_IN),
-    Row(r"sign-in .*(JSON is invalid|Expecting value)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
+    Row(r"sign-in .*(JSON is invalid|Expecting value|(No|Unexpected) response)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
     Row(r"sign-in .*(Connection|IncompleteRead|timed out|Failed to resolve|Max retries)", RETRY, _UNREACHABLE),
     Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
 )

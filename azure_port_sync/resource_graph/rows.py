@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row, parse_instant
-from azure_port_sync.core.identity import containers_of
 from azure_port_sync.core.kinds import KINDS
 from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
 
@@ -24,8 +23,8 @@ Observe = Callable[[Row, Sequence[str]], dict[str, Any]]
 #: Odd rows of one read that are kept to be shown.
 MAX_SAMPLES = 5
 
-#: `record` is the id of the change record that a row stands for, `group_key` the group that its columns place it in.
-_READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("group_key", pa.string())])
+#: `record` is the id of the change record that a row stands for; `placed`, whether its columns place it as its id does.
+_READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("placed", pa.bool_())])
 _IN_SUBSCRIPTIONS = frozenset(kind for kind, row in KINDS.items() if not row.key or "subscription_id" in row.key)
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
@@ -91,7 +90,7 @@ def observe_row(row: Row, extra_columns: Sequence[str], change: Mapping[str, Any
     if not isinstance(row.get("name"), str):
         row["name"] = None  # the end of the id says it
     observed = _in_a_subscription(observed_row(row, extra_columns=extra_columns, change=change))
-    observed["group_key"] = row["groupKey"]
+    observed["placed"] = bool(row["placed"])
     return observed
 
 
@@ -156,12 +155,8 @@ def _agreement(row: Mapping[str, Any]) -> int:
     azure_id = row["azure_id"].lower()
     segments = azure_id.rpartition("/providers/")[2].split("/")
     provider = segments[0] or "microsoft.resources"  # of the containers, whose ids name none
-    said = {
-        "name": segments[-1],
-        "type": "/".join([provider, *segments[1::2]]),
-        "group_key": "/".join(containers_of(azure_id)),
-    }
-    return sum(str(row[column]).lower() == text for column, text in said.items())
+    said = {"name": segments[-1], "type": "/".join([provider, *segments[1::2]])}
+    return bool(row["placed"]) + sum(row[column].lower() == text for column, text in said.items())
 
 
 def _excerpt(row: Any) -> str:
