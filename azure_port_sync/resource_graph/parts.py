@@ -46,9 +46,9 @@ class Part(NamedTuple):
         """Return the same share in so many smaller ones."""
         if self.query.parts * number > MAX_PARTS:
             raise AzureError(
-                "Azure Resource Graph does not give a result whole, in however small parts it is asked for: one row is "
-                "too large for a response, or one id has a thousand rows. Nothing was sent. Take columns out of "
-                "EXTRA_RESOURCE_COLUMNS, or name the other subscriptions in AZURE_SUBSCRIPTION_IDS."
+                "Azure Resource Graph does not give a result whole, in however small parts it is asked for (one row may "
+                "be too large for a response); nothing was sent. Take columns out of EXTRA_RESOURCE_COLUMNS; where "
+                "there are none, ask Azure's support."
             )
         logger.info("Azure: a result does not fit into one response; reading it in %s parts", number)
         return [Part(query, self.scope) for query in self.query.split(number)]

@@ -53,13 +53,17 @@ class Observations:
 
     def _observed(self, rows: Sequence[Any]) -> Iterable[dict[str, Any]]:
         for row in rows:
+            if not isinstance(row, dict):
+                self._note(row, "it is no object")
+                continue
+            odd = _drop_odd_tags(row)
             try:
-                for column in _odd_tags(row):
-                    self._note(row, f"its {column} are no tags, and were left out")
-                    row[column] = None
                 yield self._observe(row, self._extra_columns)
             except UnreadableError as error:
                 self._note(row, str(error))
+            else:
+                if odd:
+                    self._note(row, f"its {' and '.join(odd)} are not names and values, and were left out")
 
     def _note(self, row: Any, what: str) -> None:
         self.unreadable += 1
@@ -80,6 +84,13 @@ class Observations:
         self.duplicates = len(dropped)
         frame = to_frame(table.select(OBSERVATION.names))
         return frame.drop(index=dropped).reset_index(drop=True) if dropped else frame
+
+
+def _drop_odd_tags(row: Row) -> list[str]:
+    """Empty the columns of tags that hold something else; their names."""
+    odd = [column for column in ("tags", "rgTags") if not isinstance(row.get(column), dict | None)]
+    row.update(dict.fromkeys(odd))
+    return odd
 
 
 def observe_row(row: Row, extra_columns: Sequence[str], change: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -128,13 +139,6 @@ def _in_a_subscription(observed: dict[str, Any]) -> dict[str, Any]:
     return observed
 
 
-def _odd_tags(row: Any) -> list[str]:
-    """The columns of a row that should hold tags and hold something else."""
-    if not isinstance(row, dict):
-        raise UnreadableError("it is no object")
-    return [column for column in ("tags", "rgTags") if not isinstance(row.get(column), dict | None)]
-
-
 def _of_one_thing(table: pa.Table) -> list[dict[int, dict[str, Any]]]:
     """The rows of each entity, or change record, that has several; each row by its position in the table."""
     keys = table.column("record" if table.column("record").null_count == 0 else "identifier")
@@ -156,7 +160,7 @@ def _agreement(row: Mapping[str, Any]) -> int:
     segments = azure_id.rpartition("/providers/")[2].split("/")
     provider = segments[0] or "microsoft.resources"  # of the containers, whose ids name none
     said = {"name": segments[-1], "type": "/".join([provider, *segments[1::2]])}
-    return bool(row["placed"]) + sum(row[column].lower() == text for column, text in said.items())
+    return sum([row["placed"] is True, *(row[column].lower() == text for column, text in said.items())])
 
 
 def _excerpt(row: Any) -> str:

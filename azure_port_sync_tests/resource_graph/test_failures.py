@@ -130,7 +130,12 @@ _SIGN_INS: list[tuple[str, Treatment, tuple[str, ...]]] = [
     (
         _chain(_ENVIRONMENT, "AzureCliCredential: Azure CLI not found on path"),
         Treatment.CONFIGURATION,
-        ("EnvironmentCredential authentication unavailable", "Azure CLI not found on path"),
+        (
+            "Nothing on this machine",
+            "EnvironmentCredential authentication unavailable",
+            "Azure CLI not found",
+            *_PRINCIPAL,
+        ),
     ),
     ("Authentication failed: AADSTS90033: A transient error has occurred.", Treatment.RETRY, ("AADSTS90033",)),
     (_chain("WorkloadIdentityCredential: AADSTS90012: timeout"), Treatment.RETRY, ("AADSTS90012",)),

@@ -2,7 +2,7 @@
 
 The text of every query is kept, so that a change of one is seen in review: in ``snapshots/queries.kql`` one of each
 kind with nothing and with everything set, and in ``snapshots/all_queries.kql`` every combination of settings. After a
-change that is meant, write both anew with ``UPDATE_SNAPSHOTS=1 pytest azure_port_sync_tests/resource_graph/test_kql.py``.
+change that is meant, write both anew with ``UPDATE_SNAPSHOTS=1 pytest`` and the path of this file.
 """
 
 import itertools

@@ -120,7 +120,7 @@ def test_tags_that_are_none_are_left_out_and_the_row_is_kept(column: str, tags: 
     (row,) = records(frame)
     assert json.loads(row["data"])[column] is None
     assert (observations.rows, observations.unreadable) == (1, 1)
-    assert observations.samples == [f"{_ID}: its {column} are no tags, and were left out"]
+    assert observations.samples == [f"{_ID}: its {column} are not names and values, and were left out"]
 
 
 def test_a_missing_name_is_the_end_of_the_id() -> None:

@@ -1,4 +1,4 @@
-"""What tests of the Azure edge share: bodies that Resource Graph sends, small tenants, and what an error must be like."""
+"""Shared by the tests of the Azure edge: bodies that Resource Graph sends, small tenants, what an error must be like."""
 
 from typing import Any
 
