@@ -1,4 +1,4 @@
-"""Shared by the tests of the Azure edge: bodies that Resource Graph sends, small tenants, what an error must be like."""
+"""Bodies that Resource Graph sends, small tenants, and what an error for users must be like."""
 
 from typing import Any
 
