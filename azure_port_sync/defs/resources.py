@@ -331,9 +331,9 @@ def _credential(settings: Settings, cloud_authority: str) -> TokenCredential:
             f"AZURE_CLIENT_SECRET is set, but {missing} is not: set both from the app registration's overview page, "
             "or unset the secret to sign in with this machine's identity."
         )
-    return ClientSecretCredential(
-        settings.AZURE_TENANT_ID, settings.AZURE_CLIENT_ID, settings.AZURE_CLIENT_SECRET.get_secret_value(), **options
-    )
+    secret = settings.AZURE_CLIENT_SECRET.get_secret_value()
+    options["retry_total"] = 0  # the reader of Azure does all retries
+    return ClientSecretCredential(settings.AZURE_TENANT_ID, settings.AZURE_CLIENT_ID, secret, **options)
 
 
 def _forget_empty_variables() -> None:

@@ -146,9 +146,10 @@ class ResourceGraph:
         self._limiter.acquire()
         with self._lock:
             self.usage.requests += 1
+        request = HttpRequest("POST", self._url, headers={"Accept": "application/json"}, json=self._body(query, scope))
         headers: Mapping[str, str] = {}
         try:
-            answer = self._client.send_request(HttpRequest("POST", self._url, json=self._body(query, scope)))
+            answer = self._client.send_request(request)
             headers = answer.headers
         except _SignInError as error:
             return sign_in_failure(error.inner)

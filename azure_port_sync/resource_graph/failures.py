@@ -64,6 +64,10 @@ _CREDENTIALS = (
     "Azure refused the credentials: {reason}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or the "
     "identity that this machine signs in with."
 )
+_NO_IDENTITY = (
+    "Nothing on this machine can sign in to Azure: {reason}. Set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+    "AZURE_CLIENT_SECRET, or give the machine an identity."
+)
 _NO_ACCESS = f"Azure does not let this principal read: {{reason}}. {_READER}"
 _TOO_MANY = (
     "Azure Resource Graph left subscriptions out, because there are more than one query may span. Name them in "
@@ -80,7 +84,7 @@ _NO_SIGN_IN = f"Signing in to Azure kept failing for {{minutes}} minutes: {{reas
 
 RETRY, SPLIT, NO_ACCESS, CONFIGURATION, FATAL = Treatment
 
-#: Queries: statuses and codes are those of facts on record (github.com/Azure/cosmos-explorer/issues/1986,
+#: Queries: the statuses and codes that are on record (github.com/Azure/cosmos-explorer/issues/1986,
 #: github.com/Azure/aztfexport/issues/491, github.com/Azure/azure-cli-extensions/issues/3325). Sign-in: the codes that
 #: learn.microsoft.com/entra/identity-platform/reference-error-codes calls transient; the other texts are those of
 #: azure-identity and MSAL, which put what the network did into the words of a refusal.
@@ -103,10 +107,11 @@ FAILURES = (
         f"Azure was not reached: {{reason}}. {_PROXY}",
     ),
     Row(r"network", RETRY, _UNREACHABLE),
+    Row(r"sign-in unavailable", CONFIGURATION, _NO_IDENTITY),
     Row(r"sign-in .*AADSTS(90006|90012|90024|90033)\b", RETRY, _NO_SIGN_IN),
     Row(r"sign-in .*AADSTS\d", CONFIGURATION, _CREDENTIALS),
     Row(r"sign-in .*HTTP Error: (408|429|5..)", RETRY, _NO_SIGN_IN),
-    Row(r"sign-in .*(JSON is invalid|Expecting value)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
+    Row(r"sign-in .*(JSON is invalid|Expecting value|(No|Unexpected) response)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
     Row(r"sign-in .*(Connection|IncompleteRead|timed out|Failed to resolve|Max retries)", RETRY, _UNREACHABLE),
     Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
 )
@@ -114,6 +119,7 @@ FAILURES = (
 _ERRORS = {SPLIT: ResponseTooLargeError, NO_ACCESS: NoAccessError}
 _FORMS = {"page": "a web page", "body": "a body that is not Azure's", "empty": "an empty body"}
 _LONGEST_REASON = 500
+_UNAVAILABLE = re.compile("unavailable|not found|not installed|could not be found|requires the")
 
 
 @dataclass(frozen=True)
@@ -167,8 +173,10 @@ def network_failure(error: BaseException) -> Failure:
 
 def sign_in_failure(error: BaseException) -> Failure:
     """Describe a sign-in that failed, in the words of the credential that failed last."""
-    reason = _one_line(_inner_reason(str(error)))
-    return Failure(f"sign-in {reason}", reason, reason)
+    tried = _attempts(str(error))
+    inner, unavailable = tried[-1], _UNAVAILABLE.search(tried[-1])
+    reason = _one_line("; ".join(tried) if unavailable else inner)
+    return Failure(f"sign-in {'unavailable' if unavailable else 'failed'} {reason}", reason, reason)
 
 
 def _errors(body: bytes) -> list[tuple[str, str]]:
@@ -186,19 +194,14 @@ def _form(body: bytes) -> str:
     return "page" if text.startswith(b"<") else "body" if text else "empty"
 
 
-def _inner_reason(text: str) -> str:
-    """The part of a sign-in's error that says why.
+def _attempts(text: str) -> list[str]:
+    """What each credential that was tried said, one or a chain of them.
 
-    A chain of credentials stops at the first that could have signed in and was refused; before it stand those that
-    this machine does not have. Where none could have, all of them are the reason.
+    A chain stops at the first that could have signed in and was refused; those before it this machine does not have.
     """
-    attempts = text.partition("Attempted credentials:")[2].partition("To mitigate this issue")[0]
-    if not attempts:
-        return text.partition(" Trace ID:")[0]
-    tried = [" ".join(attempt.split()).partition(" Visit https://")[0] for attempt in attempts.split("\n\t")[1:]]
-    last = tried[-1]
-    unavailable = re.search(r"unavailable|not found|not installed|could not be found|requires the", last)
-    return "; ".join(one.rstrip(".") for one in tried) if unavailable else last.partition(" Trace ID:")[0]
+    chain = text.partition("Attempted credentials:")[2].partition("To mitigate this issue")[0]
+    attempts = chain.split("\n\t")[1:] or [text]
+    return [_one_line(re.split(r" Trace ID:|\sVisit https:", attempt)[0]) for attempt in attempts]
 
 
 def _one_line(text: str) -> str:

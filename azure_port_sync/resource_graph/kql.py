@@ -6,7 +6,8 @@ two sides of a join share no column name: a bare `name` or `tags` would silently
 the documented subset are used (learn.microsoft.com/azure/governance/resource-graph/concepts/query-language).
 
 Ids and names go into a query as Azure spells them, and Resource Graph compares them: Python and Kusto lower-case some
-letters beyond ASCII differently.
+letters beyond ASCII differently, and what lower-cases the column `resourceGroup` is unknown. So the group of a row is
+read from its id, whoever asks for it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,8 @@ from azure_port_sync.core.kinds import CONTAINERS, KINDS, RESOURCE_GROUP_TYPE
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 
-#: The group that a row's own columns place it in, in Kusto's lower case; "subscription id/" for what lies in none.
-_GROUP_KEY = "strcat(tolower(subscriptionId), '/', tolower(resourceGroup))"
+#: Whether a row lies by its other columns where it lies by its id.
+_PLACED = "placed = groupPath =~ strcat(subscriptionId, '/resourceGroups/', resourceGroup)"
 _ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
@@ -74,7 +75,8 @@ def containers(scope: Scope, ids: Sequence[str] | None = None) -> Query:
         _not_excluded(scope),
         _one_of("id", ids, operator="in~"),
         f"extend inScope = type !~ {literal(RESOURCE_GROUP_TYPE)} or ({_tag_filter(scope, 'tags')})",
-        f"project id, name, type = tolower(type), location, tags, groupKey = {_GROUP_KEY}, inScope",
+        _group_of("id"),
+        f"project id, name, type = tolower(type), location, tags, {_PLACED}, inScope",
     )
 
 
@@ -97,18 +99,20 @@ def resources(
     `groups` (subscription id and name, as Azure spells it) or `ids` read a part of it. With `ids`, resources out of
     scope are shown as well, flagged.
     """
-    named = None if groups is None else [f"{subscription}/{name}" for subscription, name in groups]
+    named = None if groups is None else [f"{subscription}/resourceGroups/{name}" for subscription, name in groups]
     return _pipe(
         "resources",
         _one_of("type", scope.resource_types or None, operator="in~"),
         _not_excluded(scope),
         _one_of("id", ids, operator="in~"),
-        _one_of("strcat(subscriptionId, '/', resourceGroup)", named, operator="in~"),
-        f"project id, name, type = tolower(type), location, tags, groupKey = {_GROUP_KEY}{_extras(scope)}",
-        _join_group_tags("groupKey"),
+        _group_of("id"),
+        _one_of("groupPath", named, operator="in~"),
+        "project id, name, type = tolower(type), location, tags, groupKey = tolower(groupPath), "
+        f"{_PLACED}{_extras(scope)}",
+        _join_group_tags(),
         f"extend inScope = {_tag_filter(scope, 'rgTags')}",
         None if ids is not None else "where inScope",
-        f"project id, name, type, location, tags, groupKey, rgTags, inScope{_extra_names(scope)}",
+        f"project id, name, type, location, tags, placed, rgTags, inScope{_extra_names(scope)}",
     )
 
 
@@ -131,17 +135,17 @@ def resource_changes(scope: Scope, window: Window, ids: Sequence[str] | None = N
         types and f"where isempty(targetType) or {types}",
         _one_of("targetId", ids, operator="in~"),
         _not_excluded(scope),
+        _group_of("targetId"),
         "project recordId = id, targetId, targetKey = tolower(targetId), targetType, changeType, changeTime, "
-        f"changedProperties = properties.changes, recordGroup = {_GROUP_KEY}",
-        "join kind=leftouter (resources"
-        " | project rowKey = tolower(id), id, name, type = tolower(type), location, tags,"
-        f" groupKey = {_GROUP_KEY}{_extras(scope)}"
+        "changedProperties = properties.changes, groupKey = tolower(groupPath)",
+        f"join kind=leftouter (resources | {_group_of('id')}"
+        f" | project rowKey = tolower(id), id, name, type = tolower(type), location, tags, {_PLACED}{_extras(scope)}"
         ") on $left.targetKey == $right.rowKey",
-        _join_group_tags("recordGroup"),
+        _join_group_tags(),
         f"extend inScope = {_tag_filter(scope, 'rgTags')}",
         None if ids is not None else "where changeType =~ 'Delete' or isempty(id) or inScope",
         "project recordId, targetId, targetType, changeType, changeTime, changedProperties, "
-        f"id, name, type, location, tags, groupKey, rgTags, inScope{_extra_names(scope)}",
+        f"id, name, type, location, tags, placed, rgTags, inScope{_extra_names(scope)}",
     )
 
 
@@ -170,12 +174,17 @@ def _not_excluded(scope: Scope) -> str | None:
     return _one_of("subscriptionId", scope.excluded_subscription_ids or None, operator="!in~")
 
 
-def _join_group_tags(group_key: str) -> str:
-    """Add `rgTags`, the tags of the group that this column names."""
+def _group_of(id_column: str) -> str:
+    """Add `groupPath`: "subscription/resourceGroups/name" as this id spells it, or "" where it lies in no group."""
+    return f"extend groupPath = extract('(?i)^/subscriptions/([^/]+/resourceGroups/[^/]+)', 1, {id_column})"
+
+
+def _join_group_tags() -> str:
+    """Add `rgTags`, the tags of the group that `groupKey` names."""
     return (
-        f"join kind=leftouter (resourcecontainers | where type =~ {literal(RESOURCE_GROUP_TYPE)}"
-        " | project containerKey = strcat(tolower(subscriptionId), '/', tolower(name)), rgTags = tags"
-        f") on $left.{group_key} == $right.containerKey"
+        f"join kind=leftouter (resourcecontainers | where type =~ {literal(RESOURCE_GROUP_TYPE)} | {_group_of('id')}"
+        " | project containerKey = tolower(groupPath), rgTags = tags"
+        ") on $left.groupKey == $right.containerKey"
     )
 
 

@@ -29,9 +29,9 @@ FILL = 0.85
 #: a tenant of fifty million.
 MAX_PARTS = 2**16
 
-#: Requests in flight: with answers that take two seconds, the quota of 15 in 5 seconds keeps five busy, and slower
-#: ones some more.
-IN_FLIGHT = 8
+#: Requests in flight. Each counts against the quota from its start until five seconds after its answer (`quota`), so
+#: with answers that take two seconds, 15 in 5 seconds keep four or five busy.
+IN_FLIGHT = 6
 
 _PROGRESS = timedelta(seconds=10)
 
@@ -46,9 +46,9 @@ class Part(NamedTuple):
         """Return the same share in so many smaller ones."""
         if self.query.parts * number > MAX_PARTS:
             raise AzureError(
-                "Azure Resource Graph does not give a result whole, in however small parts it is asked for: one row is "
-                "too large for a response, or one id has a thousand rows. Nothing was sent. Take columns out of "
-                "EXTRA_RESOURCE_COLUMNS, or name the other subscriptions in AZURE_SUBSCRIPTION_IDS."
+                "Azure Resource Graph does not give a result whole, in however small parts it is asked for; nothing was "
+                "sent. If one row is too large for a response, take columns out of EXTRA_RESOURCE_COLUMNS; where there "
+                "are none, ask Azure's support."
             )
         logger.info("Azure: a result does not fit into one response; reading it in %s parts", number)
         return [Part(query, self.scope) for query in self.query.split(number)]

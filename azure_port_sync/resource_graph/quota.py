@@ -16,6 +16,9 @@ from azure_port_sync.core.clock import Clock
 DOCUMENTED_REQUESTS = 15
 DOCUMENTED_PERIOD = timedelta(seconds=5)
 
+#: The longest that an answer keeps all others waiting; a service that says more is asked again, and may say so again.
+_LONGEST_WAIT = timedelta(minutes=1)
+
 #: How long to wait for an answer when every request that the quota has room for is in flight.
 _A_MOMENT = timedelta(seconds=0.1)
 
@@ -53,7 +56,7 @@ class QuotaLimiter:
                 return
             self._capacity = max(self._capacity, remaining + 1)
             if remaining == 0 and self._used(now) < self._capacity:  # somebody else uses the same principal
-                self._closed_until = now + (resets_after or DOCUMENTED_PERIOD)
+                self._closed_until = now + min(resets_after or DOCUMENTED_PERIOD, _LONGEST_WAIT)
 
     def _take_or_wait(self) -> float:
         with self._lock:

@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row, parse_instant
-from azure_port_sync.core.identity import containers_of
 from azure_port_sync.core.kinds import KINDS
 from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
 
@@ -24,8 +23,8 @@ Observe = Callable[[Row, Sequence[str]], dict[str, Any]]
 #: Odd rows of one read that are kept to be shown.
 MAX_SAMPLES = 5
 
-#: `record` is the id of the change record that a row stands for, `group_key` the group that its columns place it in.
-_READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("group_key", pa.string())])
+#: `record` is the id of the change record that a row stands for; `placed`, whether its columns place it as its id does.
+_READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("placed", pa.bool_())])
 _IN_SUBSCRIPTIONS = frozenset(kind for kind, row in KINDS.items() if not row.key or "subscription_id" in row.key)
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
@@ -54,13 +53,17 @@ class Observations:
 
     def _observed(self, rows: Sequence[Any]) -> Iterable[dict[str, Any]]:
         for row in rows:
+            if not isinstance(row, dict):
+                self._note(row, "it is no object")
+                continue
+            odd = _drop_odd_tags(row)
             try:
-                for column in _odd_tags(row):
-                    self._note(row, f"its {column} are no tags, and were left out")
-                    row[column] = None
                 yield self._observe(row, self._extra_columns)
             except UnreadableError as error:
                 self._note(row, str(error))
+            else:
+                if odd:
+                    self._note(row, f"its {' and '.join(odd)} are not names and values, and were left out")
 
     def _note(self, row: Any, what: str) -> None:
         self.unreadable += 1
@@ -83,6 +86,13 @@ class Observations:
         return frame.drop(index=dropped).reset_index(drop=True) if dropped else frame
 
 
+def _drop_odd_tags(row: Row) -> list[str]:
+    """Empty the columns of tags that hold something else; their names."""
+    odd = [column for column in ("tags", "rgTags") if not isinstance(row.get(column), dict | None)]
+    row.update(dict.fromkeys(odd))
+    return odd
+
+
 def observe_row(row: Row, extra_columns: Sequence[str], change: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the observation of a current row."""
     _check_texts(row, "id", "type")
@@ -91,7 +101,7 @@ def observe_row(row: Row, extra_columns: Sequence[str], change: Mapping[str, Any
     if not isinstance(row.get("name"), str):
         row["name"] = None  # the end of the id says it
     observed = _in_a_subscription(observed_row(row, extra_columns=extra_columns, change=change))
-    observed["group_key"] = row["groupKey"]
+    observed["placed"] = bool(row["placed"])
     return observed
 
 
@@ -129,13 +139,6 @@ def _in_a_subscription(observed: dict[str, Any]) -> dict[str, Any]:
     return observed
 
 
-def _odd_tags(row: Any) -> list[str]:
-    """The columns of a row that should hold tags and hold something else."""
-    if not isinstance(row, dict):
-        raise UnreadableError("it is no object")
-    return [column for column in ("tags", "rgTags") if not isinstance(row.get(column), dict | None)]
-
-
 def _of_one_thing(table: pa.Table) -> list[dict[int, dict[str, Any]]]:
     """The rows of each entity, or change record, that has several; each row by its position in the table."""
     keys = table.column("record" if table.column("record").null_count == 0 else "identifier")
@@ -156,12 +159,8 @@ def _agreement(row: Mapping[str, Any]) -> int:
     azure_id = row["azure_id"].lower()
     segments = azure_id.rpartition("/providers/")[2].split("/")
     provider = segments[0] or "microsoft.resources"  # of the containers, whose ids name none
-    said = {
-        "name": segments[-1],
-        "type": "/".join([provider, *segments[1::2]]),
-        "group_key": "/".join(containers_of(azure_id)),
-    }
-    return sum(str(row[column]).lower() == text for column, text in said.items())
+    said = {"name": segments[-1], "type": "/".join([provider, *segments[1::2]])}
+    return sum([row["placed"] is True, *(row[column].lower() == text for column, text in said.items())])
 
 
 def _excerpt(row: Any) -> str:

@@ -1,0 +1,283 @@
+"""The door: what becomes of rows that are odd, and which of several rows of one id is the entity."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azure_port_sync.core.rows import OBSERVATION, records, to_table
+from azure_port_sync.core.windows import Window
+from azure_port_sync.resource_graph import AzureReader
+from azure_port_sync.resource_graph.rows import MAX_SAMPLES, Observations, observe_change, observe_row
+from azure_port_sync.sandbox.faults import Fault
+from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.azure import response_body
+
+_GROUP = "/subscriptions/0b1f6471-1bf0-4dda-aec3-cb9272f09590/resourceGroups/Web"
+_ID = f"{_GROUP}/providers/Microsoft.Web/sites/Shop"
+_ROW: dict[str, Any] = {
+    "id": _ID,
+    "name": "Shop",
+    "type": "microsoft.web/sites",
+    "location": "westeurope",
+    "tags": {"env": "prod"},
+    "placed": True,
+    "rgTags": None,
+    "inScope": True,
+}
+_RECORD: dict[str, Any] = {
+    **_ROW,
+    "recordId": f"{_ID}/providers/Microsoft.Resources/changes/1",
+    "targetId": _ID,
+    "targetType": "microsoft.web/sites",
+    "changeType": "Update",
+    "changeTime": "2026-11-23T09:59:59.12Z",
+    "changedProperties": None,
+}
+
+
+def _observed(*rows: Any, changes: bool = False) -> tuple[Observations, pd.DataFrame]:
+    observations = Observations(observe_change if changes else observe_row, ())
+    observations.add([dict(row) if isinstance(row, dict) else row for row in rows])
+    return observations, observations.frame()
+
+
+# -- rows that cannot be understood -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "sample"),
+    [
+        ({**_ROW, "id": None}, '{"id": null, "name": "Shop"'),
+        ({**_ROW, "id": ""}, "it has no id"),
+        ({**_ROW, "id": 5}, "it has no id"),
+        ({**_ROW, "id": ["/subscriptions/a"]}, "it has no id"),
+        ({**_ROW, "id": "/providers/Microsoft.Web/sites/Shop"}, "/providers/Microsoft.Web/sites/Shop: it lies in no"),
+        ({**_ROW, "id": "Shop"}, "Shop: it lies in no subscription"),
+        ({**_ROW, "type": None}, f"{_ID}: it has no type"),
+        ({**_ROW, "inScope": None}, f"{_ID}: it does not say whether it is in scope"),
+        (None, "null: it is no object"),
+        (["x" * 1000], "xxx: it is no object"),
+    ],
+    ids=str,
+)
+def test_a_row_that_is_no_entity_is_left_out_and_counted(row: Any, sample: str) -> None:
+    other = {**_ROW, "id": f"{_ID}2"}
+    observations, frame = _observed(row, other)
+    assert list(frame["azure_id"]) == [f"{_ID}2"]
+    assert (observations.rows, observations.unreadable, observations.duplicates) == (2, 1, 0)
+    (shown,) = observations.samples
+    assert sample in shown
+    assert len(shown) < 300
+
+
+_MISSING = {"recordId": None, "id": "", "name": "", "type": "", "location": "", "tags": None, "placed": False}
+
+
+@pytest.mark.parametrize("row", [_RECORD, {**_RECORD, **_MISSING, "recordId": "r"}], ids=["with a row", "without"])
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [
+        ({"targetId": None}, "it has no targetId"),
+        ({"targetId": ""}, "it has no targetId"),
+        ({"targetId": {"a": 1}}, "it has no targetId"),
+        ({"targetType": ""}, "it has no targetType"),
+        ({"changeType": ""}, "it has no changeType"),
+        ({"changeTime": None}, "its changeTime is no instant"),
+        ({"changeTime": ""}, "its changeTime is no instant"),
+        ({"changeTime": "yesterday"}, "its changeTime is no instant"),
+        ({"changeTime": 5}, "its changeTime is no instant"),
+        ({"changeTime": "9999-12-31T23:59:59Z"}, "its changeTime is no instant"),
+    ],
+    ids=str,
+)
+def test_a_record_that_says_not_what_changed_is_left_out_and_counted(
+    row: dict[str, Any], columns: dict[str, Any], what: str
+) -> None:
+    """Such records were skipped without a word."""
+    observations, frame = _observed({**row, **columns}, {**_RECORD, "recordId": "another"}, changes=True)
+    assert len(frame) == 1
+    assert (observations.rows, observations.unreadable) == (2, 1)
+    assert what in observations.samples[0]
+
+
+def test_a_record_of_what_lies_in_no_subscription_is_left_out_and_counted() -> None:
+    record = {**_RECORD, **_MISSING, "recordId": "r", "targetId": "/providers/Microsoft.Web/sites/Shop"}
+    observations, frame = _observed(record, changes=True)
+    assert (len(frame), observations.unreadable) == (0, 1)
+
+
+@pytest.mark.parametrize("column", ["tags", "rgTags"])
+@pytest.mark.parametrize("tags", ["env=prod", ["env"], 5, True], ids=str)
+def test_tags_that_are_none_are_left_out_and_the_row_is_kept(column: str, tags: Any) -> None:
+    """Port drops an event whose tags are no object, and the ledger said that it was delivered."""
+    observations, frame = _observed({**_ROW, column: tags})
+    (row,) = records(frame)
+    assert json.loads(row["data"])[column] is None
+    assert (observations.rows, observations.unreadable) == (1, 1)
+    assert observations.samples == [f"{_ID}: its {column} are not names and values, and were left out"]
+
+
+def test_a_missing_name_is_the_end_of_the_id() -> None:
+    for name in ("", None, 5):
+        observations, frame = _observed({**_ROW, "name": name})
+        assert list(frame["name"]) == ["Shop"]
+        assert observations.unreadable == 0
+
+
+def test_samples_are_few() -> None:
+    observations, _ = _observed(*[{**_ROW, "id": f"x{n}"} for n in range(100)])
+    assert (observations.unreadable, len(observations.samples)) == (100, MAX_SAMPLES)
+
+
+# -- several rows of one id -------------------------------------------------------------------------------------------
+
+_VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "id": [{}, {"id": _ID.upper().replace("/SUBSCRIPTIONS", "/subscriptions")}, {"id": _ID.lower()}],
+    "name": [{}, {}, {"name": "shop"}, {"name": "another"}],
+    "type": [{}, {}, {"type": "microsoft.web/sites/slots"}],
+    "place": [{}, {}, {"placed": False}],
+    "content": [{}, {"tags": None}, {"tags": {"a": "b"}}, {"location": "northeurope"}, {"inScope": False}],
+}
+_TWINS = st.tuples(*map(st.sampled_from, _VARIANTS.values())).map(
+    lambda parts: {**_ROW, **{key: value for part in parts for key, value in part.items()}}
+)
+_OTHERS = st.lists(st.integers(0, 5), max_size=4, unique=True).map(
+    lambda numbers: [{**_ROW, "id": f"{_ID}-{n}", "name": f"Shop-{n}"} for n in numbers]
+)
+
+
+@given(twins=st.lists(_TWINS, min_size=1, max_size=5), others=_OTHERS, changes=st.booleans(), data=st.data())
+def test_one_row_of_each_id_whatever_their_order(
+    twins: list[dict[str, Any]], others: list[dict[str, Any]], changes: bool, data: st.DataObject
+) -> None:
+    """The same one in each read, or the entity would change with every run, and be delivered each time."""
+    rows = [*twins, *others]
+    if changes:
+        rows = [{**_RECORD, **row, "recordId": f"r {row['id'].lower()}", "targetId": row["id"]} for row in rows]
+    _, expected = _observed(*rows, changes=changes)
+    observations = Observations(observe_change if changes else observe_row, ())
+    shuffled = data.draw(st.permutations(rows))
+    cut = data.draw(st.integers(0, len(rows)))
+    for part in (shuffled[:cut], shuffled[cut:]):
+        observations.add([dict(row) for row in part])
+    frame = observations.frame()
+    assert _sorted(frame) == _sorted(expected)
+    assert len(frame) == 1 + len(others)
+    assert (observations.rows, observations.duplicates) == (len(rows), len(twins) - 1)
+    assert len(observations.samples) == (len(twins) > 1)
+    assert observations.unreadable == 0
+
+
+@given(twins=st.lists(_TWINS, min_size=2, max_size=5))
+def test_the_same_row_wins_in_every_kind_of_read(twins: list[dict[str, Any]]) -> None:
+    _, inventory = _observed(*twins)
+    _, changes = _observed(*[{**_RECORD, **row} for row in twins], changes=True)
+    same = ["azure_id", "name", "type", "in_scope", "hash", "data"]
+    assert inventory[same].equals(changes[same])
+
+
+@given(twins=st.lists(_TWINS, max_size=4), data=st.data())
+def test_the_row_that_agrees_with_its_id_wins(twins: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Whatever the others hold; among several that agree, one of them."""
+    agreeing = [row for row in twins if (row["name"].lower(), row["type"], row["placed"]) == _agreed()]
+    rows = data.draw(st.permutations([*twins, _ROW]))
+    _, frame = _observed(*rows)
+    (row,) = records(frame)
+    assert row["data"] in {records(_observed(one)[1])[0]["data"] for one in [*agreeing, _ROW]}
+
+
+def _agreed() -> tuple[str, str, bool]:
+    return "shop", "microsoft.web/sites", True
+
+
+@pytest.mark.parametrize(
+    ("azure_id", "name", "arm_type"),
+    [
+        (f"{_GROUP}", "Web", "microsoft.resources/subscriptions/resourcegroups"),
+        (f"{_ID}/slots/Blue", "Blue", "microsoft.web/sites/slots"),
+        (f"{_ID}/providers/Microsoft.Insights/metrics/Cpu", "Cpu", "microsoft.insights/metrics"),
+    ],
+)
+def test_ids_of_every_shape_agree_with_their_columns(azure_id: str, name: str, arm_type: str) -> None:
+    good = {**_ROW, "id": azure_id, "name": name, "type": arm_type, "location": "a"}
+    odd = [{**good, "location": "z", **columns} for columns in ({"name": "zzz"}, {"type": "zzz/z"}, {"placed": False})]
+    for row in odd:
+        for rows in ([good, row], [row, good]):
+            _, frame = _observed(*rows)
+            assert [json.loads(one["data"])["location"] for one in records(frame)] == ["a"]
+
+
+def _sorted(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return sorted(to_table(frame, OBSERVATION).to_pylist(), key=lambda row: row["azure_id"])
+
+
+# -- over HTTP --------------------------------------------------------------------------------------------------------
+
+_WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), NOW)
+_SUBSCRIPTION = {**_ROW, "id": "/subscriptions/s", "name": "one", "type": "microsoft.resources/subscriptions"}
+
+
+def test_duplicates_and_odd_rows_stop_nothing(sandbox: Sandbox, reader: AzureReader) -> None:
+    """The same id twice failed every run for good, with the advice to wait for the next."""
+    bodies = [
+        response_body(_ROW, {**_ROW, "id": _ID.lower()}, {**_ROW, "id": None}),
+        response_body(_RECORD, {**_RECORD, "id": _ID.lower()}, {**_RECORD, "recordId": "2"}),
+        response_body(_SUBSCRIPTION, {**_SUBSCRIPTION, "name": "two"}),
+    ]
+    for body in bodies:
+        sandbox.faults.add(Fault("azure", status=200, body=body, path="/resources"))
+    inventory, changes, snapshot = reader.inventory(["a"]), reader.changes(_WINDOW, ["a"]), reader.containers()
+    assert [len(inventory.frame), len(changes.frame), len(snapshot.frame)] == [1, 2, 1]
+    assert [inventory.rows, changes.rows, snapshot.rows] == [3, 3, 2]
+    assert [inventory.duplicates, changes.duplicates, snapshot.duplicates] == [1, 1, 1]
+    assert [inventory.unreadable, changes.unreadable, snapshot.unreadable] == [1, 0, 0]
+    assert any("it has no id" in sample for sample in inventory.samples)
+    assert inventory.samples[1].lower() == f"{_ID}: 2 rows of one id".lower()
+    assert snapshot.samples == ("/subscriptions/s: 2 rows of one id",)
+    assert list(inventory.frame.columns) == OBSERVATION.names
+    assert reader.graph.usage.requests == 3
+
+
+def test_records_without_a_type_or_an_instant_are_read(sandbox: Sandbox, reader: AzureReader) -> None:
+    """A query that drops them itself leaves nothing to count."""
+    (subscription_id, group_id) = _tenant_with_a_group(sandbox)
+    resource = sandbox.tenant.create_resource(group_id, "Microsoft.Web/sites", "Shop")
+    _spoil_records(sandbox, resource)
+    reading = reader.of_types(["microsoft.web/sites"]).changes(_WINDOW, [subscription_id])
+    assert (reading.rows, reading.unreadable, len(reading.frame)) == (3, 2, 1)
+    assert sorted(sample.rpartition(": ")[2] for sample in reading.samples) == [
+        "it has no targetType",
+        "its changeTime is no instant",
+    ]
+
+
+def _tenant_with_a_group(sandbox: Sandbox) -> tuple[str, str]:
+    subscription_id = sandbox.tenant.add_subscription("one")
+    return subscription_id, sandbox.tenant.add_group(subscription_id, "Web", "westeurope")
+
+
+def _spoil_records(sandbox: Sandbox, resource: str) -> None:
+    """Copy the record of a resource without its type, and without its instant, below the tenant's own verbs."""
+    tenant = sandbox.tenant
+    paths = {"no-type": "$.targetResourceType", "no-instant": "$.changeAttributes.timestamp"}
+    with tenant._change():
+        for name, path in paths.items():
+            tenant._db.execute(
+                "INSERT INTO resource_records BY NAME SELECT * REPLACE (id || ? AS id, "
+                "json_merge_patch(properties, ?::JSON) AS properties) FROM resource_records WHERE id NOT LIKE '%no-%'",
+                [name, _patch(path)],
+            )
+
+
+def _patch(path: str) -> str:
+    *parents, last = path.removeprefix("$.").split(".")
+    patch: dict[str, Any] = {last: None}
+    for parent in reversed(parents):
+        patch = {parent: patch}
+    return json.dumps(patch)
