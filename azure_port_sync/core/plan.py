@@ -120,7 +120,7 @@ def _past(window: Window, now: datetime) -> Window:
         raise SettingsError(
             f"The window {window} that `backfill` names cannot be read again: it must begin before it ends, end in the "
             f"past, and begin no earlier than {RETENTION.days} days ago, because Azure keeps change records no longer. "
-            f"Write e.g. reread: {{start: {now - timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}, "
+            f"Write e.g. backfill: {{start: {now - timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}, "
             f"end: {now:%Y-%m-%dT%H:%M:%SZ}}}."
         )
     return window

@@ -163,5 +163,5 @@ def test_a_past_window_moves_no_watermark_and_tells_only_what_differs(only: Sele
     ids=["backwards", "in the future", "older than the records"],
 )
 def test_a_window_that_cannot_be_read_again_is_one_sentence(window: Window) -> None:
-    with pytest.raises(SettingsError, match=r"`backfill`.*14 days ago.*Write e\.g\. reread: {start: "):
+    with pytest.raises(SettingsError, match=r"`backfill`.*14 days ago.*Write e\.g\. backfill: {start: "):
         _plan(request=Request(backfill=window))

@@ -13,8 +13,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.defs.test_alerts import Channel
 from azure_port_sync_tests.support.browser import CHROMIUM, Operator, Station, page_of
+from azure_port_sync_tests.support.listeners import Channel
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine to look at the UI with (Debian: apt-get install chromium)"
@@ -154,7 +154,7 @@ def _a_failed_run_says_what_to_do(operator: Operator, channel: Channel) -> None:
 
     assert failed.status is _FAILURE
     operator.sees("Azure does not let this principal read")
-    operator.station.wait_for(lambda: channel.posted and "fails" in channel.posted[-1])
+    operator.station.wait_for(lambda: channel.posted and "failed" in channel.posted[-1])
     sandbox.faults.clear()
     assert operator.launch("incremental_sync", "mode: incremental").status is _SUCCESS
     operator.station.wait_for(lambda: "incremental_sync works again" in channel.posted[-1])

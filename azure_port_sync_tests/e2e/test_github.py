@@ -350,7 +350,7 @@ def test_every_input_reaches_the_config(tmp_path: Path) -> None:
         **dict.fromkeys(SWITCHES, True),
         "max_delete_ratio": "0.5",
         "only": '{"resource_groups": ["it\'s $(touch pwned) \\"web\\""]}',
-        "reread": json.dumps(window),
+        "backfill": json.dumps(window),
     }
     runner = Runner(tmp_path, {})
 
@@ -362,7 +362,7 @@ def test_every_input_reaches_the_config(tmp_path: Path) -> None:
         **dict.fromkeys(SWITCHES, True),
         "max_delete_ratio": 0.5,
         "only": {"resource_groups": ['it\'s $(touch pwned) "web"']},
-        "reread": window,
+        "backfill": window,
     }
     dg.validate_run_config(defs.resolve_job_def("incremental_sync"), config)
     assert not (runner.workspace / "pwned").exists()

@@ -3,12 +3,10 @@
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -24,90 +22,7 @@ from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sandbox.tenant import Tenant
-from azure_port_sync_tests.conftest import SteppedClock
-
-TICK = timedelta(minutes=15)
-
-
-@dataclass
-class Operator:
-    """Runs jobs on one Dagster instance, a tick apart, and looks at what they recorded."""
-
-    sandbox: Sandbox
-    instance: dg.DagsterInstance
-    clock: SteppedClock
-
-    def run(self, job: str = "incremental_sync", **config: Any) -> dg.ExecuteInProcessResult:
-        self.clock.sleep(TICK.total_seconds())
-        resolved = definitions(self.clock).resolve_job_def(job)
-        run_config = {"ops": {"azure_change_set": {"config": config}}} if config else None
-        return resolved.execute_in_process(run_config=run_config, instance=self.instance, raise_on_error=False)
-
-    def sync(self, job: str = "incremental_sync", **config: Any) -> Mapping[str, Any]:
-        """Run a job that must succeed; what its change set and deliveries recorded."""
-        result = self.run(job, **config)
-        assert result.success, failure(result)
-        return recorded(result)
-
-    def settles(self) -> None:
-        """One tick makes the catalog equal to the tenant, and the next finds nothing to do."""
-        self.sync()
-        assert self.sandbox.compare().sentences() == []
-        assert self.sync()["accepted"] == 0
-
-
-def recorded(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """The metadata of all materializations of a run, in one dict."""
-    return {
-        name: value.value
-        for node in ("azure_snapshot", "azure_change_set", "port_deliveries")
-        for event in result.asset_materializations_for_node(node)
-        for name, value in event.metadata.items()
-    }
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """What a failed run says: the messages of its failed steps."""
-    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
-    return "\n".join(error.message for error in errors if error)
-
-
-def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    evaluations = result.get_asset_check_evaluations()
-    return {check.check_name: check.description or "" for check in evaluations if not check.passed}
-
-
-@pytest.fixture
-def operator(
-    sandbox: Sandbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Operator]:
-    for name, value in sandbox.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AZURE_PORT_SYNC_STATE_URL", f"sqlite:///{tmp_path / 'state.sqlite'}")
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Operator(sandbox, instance, clock)
-
-
-@pytest.fixture
-def estate(sandbox: Sandbox) -> dict[str, str]:
-    """Two subscriptions with three groups and four resources; ids by short names. Older than any change record."""
-    tenant = sandbox.tenant
-    ids = {"prod": tenant.add_subscription(name="Production", tags={"Env": "prod"})}
-    ids["dev"] = tenant.add_subscription(name="Dev & Test")
-    ids["web"] = tenant.add_group(subscription_id=ids["prod"], name="Web (old)", location="westeurope", tags={"a": "ä"})
-    ids["data"] = tenant.add_group(subscription_id=ids["prod"], name="data", location="westeurope")
-    ids["lab"] = tenant.add_group(subscription_id=ids["dev"], name="lab", location="northeurope", tags={"Env": "DEV"})
-    for name, group, type_ in (
-        ("site", "web", "Microsoft.Web/sites"),
-        ("Failure Anomalies - site", "web", "microsoft.alertsManagement/smartDetectorAlertRules"),
-        ("sql", "data", "Microsoft.Sql/servers"),
-        ("vm", "lab", "Microsoft.Compute/virtualMachines"),
-    ):
-        ids[name] = tenant.create_resource(
-            group_id=ids[group], type=type_, name=name, tags={"owner": "O'Brien \\ Söhne"}
-        )
-    sandbox.clock.advance(timedelta(days=30))
-    return ids
+from azure_port_sync_tests.support.operator import TICK, Operator, failed_checks, failure, observed, recorded
 
 
 def test_the_first_run_is_full_and_fills_the_catalog(operator: Operator, estate: dict[str, str]) -> None:
@@ -389,7 +304,7 @@ BAD_SETTINGS = {
     "RESOURCE_GROUP_TAG_FILTERS": ('{"includes": {}}', r"RESOURCE_GROUP_TAG_FILTERS is wrong.*Write e\.g\."),
     "SUBSCRIPTION_BATCH_SIZE": ("1001", "SUBSCRIPTION_BATCH_SIZE is wrong.*1000"),
     "CHANGE_WINDOW_MINUTES": ("soon", "CHANGE_WINDOW_MINUTES is wrong.*integer"),
-    "AZURE_SUBSCRIPTION_IDS": ('["prod"]', "AZURE_SUBSCRIPTION_IDS holds 'prod', which is not a subscription id"),
+    "AZURE_SUBSCRIPTION_IDS": ('["prod"]', "AZURE_SUBSCRIPTION_IDS contains 'prod', which is not a subscription id"),
     "AZURE_CLIENT_SECRET": ("wrong", "Azure refused the credentials: .*AADSTS7000215.*Check AZURE_TENANT_ID"),
     "AZURE_TENANT_ID": ("", "AZURE_CLIENT_SECRET is set, but AZURE_TENANT_ID is not"),
     "REQUESTS_CA_BUNDLE": ("/no/such/file.pem", "REQUESTS_CA_BUNDLE names /no/such/file.pem, which does not exist"),
@@ -543,8 +458,8 @@ def test_a_past_window_is_read_again_from_the_launchpad(operator: Operator, esta
     ("config", "sentence"),
     [
         ({"only": {"resource_groups": ["nowhere"]}}, "Nothing in Azure or in the ledger lies in nowhere"),
-        ({"reread": {"start": "yesterday", "end": "2026-11-23T10:00:00Z"}}, "'yesterday', which is not an instant"),
-        ({"reread": {"start": "2025-01-01", "end": "2025-01-02"}}, "`backfill` names cannot be read again"),
+        ({"backfill": {"start": "yesterday", "end": "2026-11-23T10:00:00Z"}}, "'yesterday', which is not an instant"),
+        ({"backfill": {"start": "2025-01-01", "end": "2025-01-02"}}, "`backfill` names cannot be read again"),
         ({"rebuild_ledger": True}, "PORT_CLIENT_ID and PORT_CLIENT_SECRET are not set"),
     ],
     ids=str,
@@ -578,12 +493,6 @@ def test_an_outage_of_port_is_told_however_long_it_took(
 
 
 # -- dry runs --------------------------------------------------------------------------------------------------------
-
-
-def observed(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """The metadata of what a dry run has shown."""
-    (event,) = result.asset_observations_for_node("azure_change_set")
-    return {name: value.value for name, value in event.metadata.items()}
 
 
 def _remembered(operator: Operator) -> list[str]:

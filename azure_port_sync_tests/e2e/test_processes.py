@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,22 +19,8 @@ from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.support.daemon import MACHINE, ROOT, Daemon
-
-
-def run(
-    *command: str, folder: Path, environment: Mapping[str, str], timeout: float = 180
-) -> subprocess.CompletedProcess[str]:
-    """A command of this project's interpreter, in an environment that holds nothing but what is given."""
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env={**MACHINE, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+from azure_port_sync_tests.support.daemon import Daemon
+from azure_port_sync_tests.support.processes import MACHINE, ROOT, run
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ from azure_port_sync.port.sinks.webhook import MAX_BYTES, WebhookSink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of, speaking
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
+from azure_port_sync_tests.support.leaks import shows_none_of
+from azure_port_sync_tests.support.listeners import speaking
 
 _SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 _SUBSCRIPTION = (f"/subscriptions/{_SUB}", "microsoft.resources/subscriptions")

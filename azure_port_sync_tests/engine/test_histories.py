@@ -1,6 +1,6 @@
 """Histories that once left the catalog wrong: each ends with quiet ticks and a catalog equal to the tenant."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,7 +27,8 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import LedgerRebuild, StateStore
 from azure_port_sync.state.store import LEASE
-from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
+from azure_port_sync_tests.support.clocks import SteppedClock
 
 TICK = timedelta(minutes=15).total_seconds()
 DOWN = Fault("port", status=503, times=None)
@@ -692,15 +693,6 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: World) -
 
 
 # -- rebuilding the ledger -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
-    """Asks the sandbox's Port what it holds."""
-    settings = sandbox.api_environment()
-    opened = PortApi(settings["PORT_BASE_URL"], settings["PORT_CLIENT_ID"], settings["PORT_CLIENT_SECRET"], clock=clock)
-    yield opened
-    opened.close()
 
 
 def test_a_rebuild_mends_what_people_did_in_port(world: World, api: PortApi) -> None:

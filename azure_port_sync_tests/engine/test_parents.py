@@ -15,7 +15,7 @@ from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync_tests.engine import test_histories
 from azure_port_sync_tests.engine.test_histories import TICK, World
 
-world, api = test_histories.world, test_histories.api
+world = test_histories.world
 
 SITES = "microsoft.web/sites"
 

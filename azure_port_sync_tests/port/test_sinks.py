@@ -29,7 +29,6 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle, Webhook
 from azure_port_sync.sandbox.rest import ResetForm
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, SteppedClock
 from azure_port_sync_tests.engine.test_delivery import (
     _GROUP,
     _SUB,
@@ -41,6 +40,7 @@ from azure_port_sync_tests.engine.test_delivery import (
     _resource,
     _upsert,
 )
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 RESOURCE = "azureCloudResources"
 BULK = "/entities/bulk"

@@ -25,7 +25,8 @@ from azure_port_sync.resource_graph.quota import QuotaLimiter, quota_of, retry_a
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.sandbox.tenant import Tenant
-from azure_port_sync_tests.conftest import NOW, ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 _ALL = "resources\n| project id, name\n| order by id asc"
 _TOO_LARGE = {

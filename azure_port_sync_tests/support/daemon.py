@@ -12,11 +12,9 @@ from typing import TypeVar
 import dagster as dg
 import pytest
 
-_T = TypeVar("_T")
+from azure_port_sync_tests.support.processes import MACHINE, ROOT
 
-ROOT = Path(__file__).parent.parent.parent
-#: What a process needs of the machine.
-MACHINE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
+_T = TypeVar("_T")
 
 #: Bounds, in seconds, how long a run or a tick may take before a test counts as failed; nothing waits that long.
 PATIENCE = 240
