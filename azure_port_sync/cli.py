@@ -2,8 +2,7 @@
 
 The sandbox, and Dagster working on it, run in a folder of their own with an environment built for them, because Dagster
 lets a `.env` in the working folder override exported variables, and a real credential must never reach the sandbox.
-Dagster takes a while to import and reads its settings from the environment, so this module starts it as a process, and
-imports it only for what it prints at the end.
+This module starts Dagster as a process; modules that import it are imported only where they are used.
 """
 
 import argparse
@@ -159,12 +158,9 @@ def _sync(place: Place) -> bool:
 def _summary(place: Place) -> str:
     """Return the newest run in figures."""
     os.environ["DAGSTER_HOME"] = str(place.home)
-    import dagster as dg
-
     from azure_port_sync.defs.run_summary import newest_run
 
-    with dg.DagsterInstance.get() as instance:
-        return newest_run(instance)
+    return newest_run()
 
 
 def _compare(comparison: Mapping[str, Any]) -> int:

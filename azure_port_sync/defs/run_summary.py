@@ -7,9 +7,14 @@ from typing import Any
 import dagster as dg
 
 
-def newest_run(instance: dg.DagsterInstance) -> str:
-    """Return a few lines about the newest sync of this instance."""
-    changes, deliveries = (_recorded(instance, asset) for asset in ("azure_change_set", "port_deliveries"))
+def newest_run() -> str:
+    """Return a few lines about the newest sync of the instance in DAGSTER_HOME."""
+    with dg.DagsterInstance.get() as instance:
+        return _summary(_recorded(instance, "azure_change_set"), _recorded(instance, "port_deliveries"))
+
+
+def _summary(changes: Mapping[str, Any], deliveries: Mapping[str, Any]) -> str:
+    """Return a few lines about a run, from the metadata of its change set and of its deliveries."""
     window = f"{_time(changes['window_start'])} to {_time(changes['window_end'])} UTC"
     rows = changes["rows_read"] - changes["records_read"]
     lines = (
