@@ -37,7 +37,7 @@ dev: install
 	@exec $(BIN)/python -m azure_port_sync dev
 
 docs: install
-	@$(BIN)/python -m azure_port_sync.defs.configuration_page
+	@$(BIN)/python -m azure_port_sync docs
 
 sandbox: install
 	@exec $(BIN)/python -m azure_port_sync.sandbox

@@ -1,7 +1,8 @@
-"""The launcher behind `make run` and `make dev`: your tenant where credentials are set, otherwise the sandbox.
+"""The commands behind the Makefile: `run` and `dev` on your tenant or else on the sandbox, and `docs`.
 
-The sandbox and all that works on it run in a folder of their own with an environment built for them, because Dagster
-lets a `.env` in the working folder override what is exported, and a real credential must never reach the sandbox.
+The sandbox, and Dagster working on it, run in a folder of their own with an environment built for them, because Dagster
+lets a `.env` in the working folder override exported variables, and a real credential must never reach the sandbox.
+This module starts Dagster as a process; modules that import it are imported only where they are used.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import requests
 from dotenv import dotenv_values
 
@@ -31,25 +31,31 @@ _REAL_HOME = Path(".dagster_home")
 _SANDBOX_FOLDER = Path(".sandbox")
 _START_SECONDS = 60
 
-#: Either of them names a real Port.
-_A_PORT = ("PORT_WEBHOOK_INGEST_URL", "PORT_CLIENT_ID")
-#: Settings of a real tenant or a real Port: whoever sets one of them does not want the sandbox.
-_WITH_A_PORT = (
+#: Each of these settings alone says which Port to deliver to.
+_PORT_SETTINGS = ("PORT_WEBHOOK_INGEST_URL", "PORT_CLIENT_ID")
+#: Settings that make sense only together with one of those: whoever sets one of them does not want the sandbox.
+_CREDENTIALS = (
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
     "PORT_WEBHOOK_SECRET",
     "PORT_CLIENT_SECRET",
 )
-#: What a process needs of the machine, and nothing of the person's credentials.
-_OF_THE_MACHINE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "SYSTEMROOT", "VIRTUAL_ENV")
+#: Variables that a process needs from this machine; none of them is a credential.
+_MACHINE_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 def main() -> int:
     """Run the command; the exit status says whether all went well."""
     parser = argparse.ArgumentParser(prog="python -m azure_port_sync", description=__doc__)
-    parser.add_argument("command", choices=("run", "dev"), help="run: sync once; dev: the Dagster UI and schedules")
+    parser.add_argument(
+        "command",
+        choices=("run", "dev", "docs"),
+        help="run: sync once; dev: the Dagster UI and schedules; docs: write docs/configuration.md",
+    )
     command = parser.parse_args().command
+    if command == "docs":
+        return _write_docs()
     # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
@@ -66,15 +72,15 @@ def main() -> int:
 
 
 def has_credentials(environment: Mapping[str, str]) -> bool:
-    """Whether a real Port is named; False means the sandbox.
+    """Whether the settings are those of a real Port; False means the sandbox.
 
-    Raises SettingsError where the settings are half there: a run on the sandbox would then hide the mistake.
+    Raises SettingsError where they are incomplete: a run on the sandbox would hide the mistake.
     """
     given = {name for name in environment if environment[name].strip()}
-    if given.intersection(_A_PORT):
+    if given.intersection(_PORT_SETTINGS):
         Settings.from_environment(environment)
         return True
-    if half := sorted(given.intersection(_WITH_A_PORT)):
+    if half := sorted(given.intersection(_CREDENTIALS)):
         are, others = ("is", "the other") if len(half) == 1 else ("are", "the others")
         raise SettingsError(
             f"{', '.join(half)} {are} set, but PORT_WEBHOOK_INGEST_URL is not: set it to the URL of your Port webhook "
@@ -134,7 +140,7 @@ def _run_on_sandbox() -> int:
 
 
 def _sync(place: Place) -> bool:
-    """Run the job incremental_sync to its end, passing on what it says; whether it succeeded."""
+    """Run the job incremental_sync to its end and print its log; return whether it succeeded."""
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", _MODULE, "-j", "incremental_sync"]
     with subprocess.Popen(
         command, cwd=place.folder, env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -150,39 +156,11 @@ def _sync(place: Place) -> bool:
 
 
 def _summary(place: Place) -> str:
-    """The newest run in figures, from what its assets recorded."""
+    """Return the newest run in figures."""
     os.environ["DAGSTER_HOME"] = str(place.home)
-    with dg.DagsterInstance.get() as instance:
-        found = {
-            key: event.asset_materialization.metadata
-            for key in ("azure_change_set", "port_deliveries")
-            if (event := instance.get_latest_materialization_event(dg.AssetKey(key))) and event.asset_materialization
-        }
-    figures: list[dict[str, Any]] = [{name: value.value for name, value in one.items()} for one in found.values()]
-    changes, deliveries = figures
-    window = f"{_time(changes['window_start'])} to {_time(changes['window_end'])} UTC"
-    return "\n".join(
-        f"  {label:<14}{text}"
-        for label, text in (
-            ("window", f"{window} ({changes['window_minutes']:,} minutes)"),
-            ("mode", f"{changes['mode']}: {changes['mode_reason']}"),
-            ("subscriptions", f"{changes['subscriptions']:,}"),
-            ("groups", f"{changes['resource_groups']:,}, of which in scope {changes['resource_groups_in_scope']:,}"),
-            (
-                "read",
-                f"{changes['records_read']:,} change records, {changes['rows_read'] - changes['records_read']:,} rows",
-            ),
-            (
-                "decided",
-                f"{changes['upserts']:,} upserts, {changes['deletes']:,} deletes, {changes['unchanged']:,} unchanged",
-            ),
-            ("Port accepted", f"{deliveries['accepted']:,} in {deliveries['seconds']:,} s"),
-        )
-    )
+    from azure_port_sync.defs.run_summary import newest_run
 
-
-def _time(timestamp: Any) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(timestamp))
+    return newest_run()
 
 
 def _compare(comparison: Mapping[str, Any]) -> int:
@@ -211,7 +189,7 @@ def _dev_on_sandbox() -> int:
 
 
 def _dagster_dev(place: Place, *, catalog: str | None) -> int:
-    """`dagster dev` on loopback until Ctrl-C; then wait until all of it has stopped."""
+    """Run `dagster dev` on loopback until Ctrl-C, and return when all of it has stopped."""
     port = _free_port(3000)
     workspace = str(Path("workspace.yaml").resolve())
     command = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
@@ -224,7 +202,7 @@ def _dagster_dev(place: Place, *, catalog: str | None) -> int:
 
 
 def _free_port(wanted: int) -> int:
-    """The wanted port where it is free, otherwise any."""
+    """Return the wanted port where it is free, otherwise any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -232,6 +210,17 @@ def _free_port(wanted: int) -> int:
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+# -- make docs ------------------------------------------------------------------------------------------------------
+
+
+def _write_docs() -> int:
+    from azure_port_sync.defs.configuration_page import PAGE, configuration
+
+    PAGE.write_text(configuration(), encoding="utf-8")
+    print(f"Wrote {PAGE}")
+    return 0
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------------
@@ -243,7 +232,7 @@ class _Sandbox:
     place: Place
 
     def ask(self, method: str, what: str) -> Any:
-        """One question to the sandbox's control API."""
+        """Send one request to the sandbox's control API."""
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the machine has no business on loopback
             answer = session.request(method, f"{self.url}/control/{what}", timeout=60)
@@ -253,33 +242,33 @@ class _Sandbox:
 
 @contextmanager
 def _sandbox(*options: str) -> Iterator[_Sandbox]:
-    """A sandbox in a process of its own, which ends with this one, whatever ends it."""
+    """Run a sandbox in a process of its own, which ends with this one, whatever ends it."""
     shutil.rmtree(_SANDBOX_FOLDER, ignore_errors=True)
     _SANDBOX_FOLDER.mkdir()
     folder = _SANDBOX_FOLDER.resolve()
-    machine = {name: os.environ[name] for name in _OF_THE_MACHINE if name in os.environ}
+    machine = {name: os.environ[name] for name in _MACHINE_VARIABLES if name in os.environ}
     command = [sys.executable, "-m", "azure_port_sync.sandbox", "--folder", str(folder), "--stop-with-stdin", *options]
     log = (folder / "sandbox.log").open("w")
     process = subprocess.Popen(command, cwd=folder, env=machine, stdin=subprocess.PIPE, stdout=log, stderr=log)
     with log, _terminated_on_exit(process):
-        told = _wait_for(folder / "sandbox.json", process)
-        place = _place(folder, folder / "dagster_home", {**machine, **told["environment"]})
-        yield _Sandbox(told["url"], place)
+        announced = _wait_for(folder / "sandbox.json", process)
+        place = _place(folder, folder / "dagster_home", {**machine, **announced["environment"]})
+        yield _Sandbox(announced["url"], place)
 
 
 def _wait_for(announcement: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if announcement.exists():
-            told: dict[str, Any] = json.loads(announcement.read_text())
-            return told
+            announced: dict[str, Any] = json.loads(announcement.read_text())
+            return announced
         time.sleep(0.1)
-    raise SyncError(f"The sandbox did not start; {announcement.parent / 'sandbox.log'} says why.")
+    raise SyncError(f"The sandbox did not start: {announcement.parent / 'sandbox.log'} says why.")
 
 
 @contextmanager
 def _terminated_on_exit(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """See to it that a child is gone when this is: asked first, killed when it does not listen."""
+    """Make sure that a child process ends with this one: it is terminated, and killed if that does not help."""
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield process

@@ -1,21 +1,15 @@
-"""The code location: everything that Dagster is told about, in one screen."""
+"""The code location: a table of contents of everything that Dagster loads."""
 
 import dagster as dg
 
 from azure_port_sync.core.clock import Clock, SystemClock
-from azure_port_sync.defs import (
-    alerts,
-    assets,  # was upkeep
-    jobs,
-    port_setup,
-    retention,
-)
+from azure_port_sync.defs import alerts, assets, jobs, port_setup, retention
 from azure_port_sync.defs.io_manager import RunValues
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
 
 
 def definitions(clock: Clock) -> dg.Definitions:
-    """All definitions, on one clock."""
+    """Return all definitions, on one clock."""
     return dg.Definitions(
         assets=[
             assets.azure_snapshot,
@@ -25,11 +19,7 @@ def definitions(clock: Clock) -> dg.Definitions:
             port_setup.port_webhook,
         ],
         jobs=[jobs.incremental_sync, jobs.full_sync, jobs.port_setup, retention.retention],
-        schedules=[
-            jobs.incremental_sync_schedule,
-            jobs.full_sync_schedule,
-            retention.retention_schedule,
-        ],
+        schedules=[jobs.incremental_sync_schedule, jobs.full_sync_schedule, retention.retention_schedule],
         sensors=[alerts.sync_alerts],
         resources={
             "azure": AzureResource(clock=clock),
@@ -38,7 +28,7 @@ def definitions(clock: Clock) -> dg.Definitions:
             "clock": clock,
             "io_manager": RunValues(),
         },
-        # Steps take seconds and share clients: a process each would only cost time. Also for the Materialize button.
+        # Steps take seconds and share clients, so processes would only cost time. Also for the Materialize button.
         executor=dg.in_process_executor,
     )
 

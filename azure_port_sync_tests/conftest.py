@@ -1,14 +1,9 @@
-"""Fixtures for all tests: the sandbox over real HTTP, and the product's clients wired to it on one clock."""
+"""Fixtures for all tests: a sandbox that answers over HTTP, and the product's clients wired to it on one clock."""
 
 import os
-import socket
-import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +12,21 @@ import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 from hypothesis import HealthCheck, settings
 
-from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.scope import Scope
+from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
-from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 if TYPE_CHECKING:
+    from azure_port_sync_tests.support.operator import Operator
     from azure_port_sync_tests.support.worlds import Station
-
-NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 #: Nothing is timed: two loaded cores must not turn a slow example into a failure.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.register_profile("quick", settings(_UNTIMED, max_examples=10))
 settings.register_profile("fast", settings(_UNTIMED, max_examples=60))
 settings.register_profile("thorough", settings(_UNTIMED, max_examples=1000))
 settings.register_profile("soak", settings(_UNTIMED, max_examples=int(os.environ.get("SOAK_HISTORIES", "5000"))))
@@ -39,9 +34,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ReaderOf = Callable[..., AzureReader]
 
+# Fixtures import Dagster, and what imports it, only when they are used: most tests do without it.
 
-def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
-    """What tests have recorded under this name."""
+
+# -- the session -----------------------------------------------------------------------------------------------------
+
+
+def _recorded(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
+    """Return what tests have recorded under this name."""
     return [
         what
         for reports in terminalreporter.stats.values()
@@ -52,18 +52,18 @@ def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the random histories did, with the seeds that would draw them again; the page of the fault matrix."""
+    """Report what the random histories did, with the seeds that would draw them again; write the fault matrix."""
     if page := os.environ.get("FAULT_MATRIX"):
         from azure_port_sync_tests.support.matrix import rendered
 
-        happened = {(kind, fault, sink): cell for kind, fault, sink, cell in _told(terminalreporter, "matrix")}
+        happened = {(kind, fault, sink): cell for kind, fault, sink, cell in _recorded(terminalreporter, "matrix")}
         Path(page).write_text(rendered(happened), encoding="utf-8")
-    told = _told(terminalreporter, "soak")
-    if not told:
+    tallies = _recorded(terminalreporter, "soak")
+    if not tallies:
         return
     terminalreporter.section("random histories")
     total: Counter[str] = Counter()
-    for one in told:
+    for one in tallies:
         seed, name, longest = one.pop("seed"), one.pop("name"), one.pop("longest")
         terminalreporter.write_line(f"{name}: {one['histories']:,} histories (seed {seed})")
         total.update(one)
@@ -71,33 +71,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line("in all: " + ", ".join(f"{what} {number:,}" for what, number in total.items()))
 
 
-class SteppedClock:
-    """The sandbox's clock as the product's: sleeping moves it, so that no test waits."""
-
-    def __init__(self, clock: SandboxClock) -> None:
-        self._clock = clock
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return self._clock.now()
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self._clock.advance(timedelta(seconds=seconds))
-
-
-class Later(SystemClock):
-    """The machine's clock, ahead of itself: by it, what Dagster has stamped is old."""
-
-    def __init__(self, by: timedelta) -> None:
-        self._by = by
-
-    def now(self) -> datetime:
-        return super().now() + self._by
-
-
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: the tests of real processes mostly wait for them."""
+    """Return one more than there are cores: the tests of real processes mostly wait for them."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -108,30 +83,44 @@ def _without_fsync(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
 
+# -- the sandbox -----------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="session")
-def in_background() -> Iterator[Executor]:
-    """Takes the work that no test needs to wait for; it is done when the session ends."""
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+def shared_sandbox() -> Iterator[Sandbox]:
+    """The sandbox of this worker: starting one for each test would take longer than most tests do."""
+    with Sandbox(estate=False) as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox(shared_sandbox: Sandbox) -> Sandbox:
+    """An empty Azure and an empty Port, their clock frozen at NOW."""
+    shared_sandbox.reset(NOW)
+    return shared_sandbox
+
+
+@pytest.fixture(scope="session")
+def shared_empty_sandbox() -> Iterator[Sandbox]:
+    with Sandbox(estate=False, guide=False) as running:
+        yield running
+
+
+@pytest.fixture
+def empty(shared_empty_sandbox: Sandbox) -> Sandbox:
+    """An account of Port without the guide's blueprints and webhook, beside an empty Azure."""
+    shared_empty_sandbox.reset(NOW)
+    return shared_empty_sandbox
 
 
 @pytest.fixture(scope="session")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
     """A sandbox for the worlds of random histories, one after the other."""
-    from azure_port_sync_tests.support.worlds import Station  # which imports this module
+    from azure_port_sync_tests.support.worlds import Station
 
     made = Station(tmp_path_factory.mktemp("worlds"))
     yield made
     made.close()
-
-
-@pytest.fixture
-def sandbox(in_background: Executor) -> Iterator[Sandbox]:
-    """An empty Azure and an empty Port, their clock frozen at NOW."""
-    running = Sandbox(estate=False).start()
-    running.clock.set(NOW)
-    yield running
-    in_background.submit(running.stop)  # two servers take half a second to stop
 
 
 @pytest.fixture
@@ -140,8 +129,19 @@ def clock(sandbox: Sandbox) -> SteppedClock:
 
 
 @pytest.fixture
+def estate(sandbox: Sandbox) -> dict[str, str]:
+    """Two subscriptions with three groups and four resources; ids by short names. Older than any change record."""
+    from azure_port_sync_tests.support.operator import small_estate
+
+    return small_estate(sandbox)
+
+
+# -- the product -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
 def reader_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ReaderOf]:
-    """Makes readers of the sandbox: `reader_of(scope, batch_size=...)`; options go to their ResourceGraph."""
+    """Makes readers of the sandbox: `reader_of(scope, batch_size=...)`."""
     made: list[ResourceGraph] = []
     environment = sandbox.environment()
     verify = environment["REQUESTS_CA_BUNDLE"]
@@ -154,14 +154,13 @@ def reader_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ReaderOf]:
         disable_instance_discovery=True,
     ) as credential:
 
-        def make(scope: Scope | None = None, *, batch_size: int = 1000, **options: Any) -> AzureReader:
+        def make(scope: Scope | None = None, *, batch_size: int = 1000) -> AzureReader:
             graph = ResourceGraph(
                 credential,
                 clock,
                 base_url=environment["AZURE_RESOURCE_MANAGER_URL"],
                 credential_scopes=["https://management.azure.com/.default"],
                 connection_verify=verify,
-                **options,
             )
             made.append(graph)
             return AzureReader(graph, scope or Scope(), batch_size=batch_size)
@@ -193,6 +192,15 @@ def sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[WebhookSink]:
 
 
 @pytest.fixture
+def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
+    """Port's REST API, with credentials of an admin."""
+    settings = sandbox.api_environment()
+    opened = PortApi(settings["PORT_BASE_URL"], settings["PORT_CLIENT_ID"], settings["PORT_CLIENT_SECRET"], clock=clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def store(tmp_path: Path, clock: SteppedClock) -> Iterator[StateStore]:
     """An empty state store."""
     opened = StateStore(f"sqlite:///{tmp_path / 'state.sqlite'}", clock)
@@ -200,42 +208,24 @@ def store(tmp_path: Path, clock: SteppedClock) -> Iterator[StateStore]:
     opened.close()
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it was raised from or while handling, suppressed or not."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+@pytest.fixture
+def operator(
+    sandbox: Sandbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["Operator"]:
+    """Runs the jobs in this process, on a Dagster instance without a disk."""
+    import dagster as dg
+
+    from azure_port_sync_tests.support.operator import Operator
+
+    for name, value in sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AZURE_PORT_SYNC_STATE_URL", f"sqlite:///{tmp_path / 'state.sqlite'}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Operator(sandbox, instance, clock)
 
 
-def shows_none_of(error: BaseException, *secrets: str) -> None:
-    """Neither what a traceback prints, nor what a tool that walks the chain would find."""
-    printed = "".join(traceback.format_exception(error))
-    walked = " ".join(f"{one!r} {one}" for one in _chain(error))
-    for secret in secrets:
-        assert secret not in printed
-        assert secret not in walked
-
-
-@contextmanager
-def speaking(answer: bytes) -> Iterator[str]:
-    """The base URL of a server that gives these bytes to every request and closes the connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+@pytest.fixture
+def credentials(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the jobs credentials of Port's API."""
+    for name, value in sandbox.api_environment().items():
+        monkeypatch.setenv(name, value)

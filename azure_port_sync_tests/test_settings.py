@@ -1,9 +1,12 @@
 """The settings: one sentence for each mistake, an empty variable is an unset one, and secrets stay secret."""
 
+import subprocess
+import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +93,14 @@ _BAD = [
     ("PORT_DELIVERY_DEADLINE_MINUTES", "361"),
     ("INCREMENTAL_SYNC_CRON", "every quarter of an hour"),
     ("INCREMENTAL_SYNC_CRON", "*/15 * * *"),
+    ("INCREMENTAL_SYNC_CRON", "0 */15 * * * *"),
+    ("INCREMENTAL_SYNC_CRON", "@hourly"),
     ("FULL_SYNC_CRON", "61 3 * * *"),
+    ("FULL_SYNC_CRON", "7 3 30 2 *"),
+    ("FULL_SYNC_CRON", "7 3 30 2 mon"),
+    ("FULL_SYNC_CRON", "7 3 LW * *"),
+    ("FULL_SYNC_CRON", "7 3 * * 5L"),
+    ("FULL_SYNC_CRON", "7 3 * * mon#1,tue"),
     ("REQUESTS_CA_BUNDLE", "/no/such/file.pem"),
     ("SSL_CERT_FILE", "/no/such/file.pem"),
 ]
@@ -122,7 +132,7 @@ def test_every_setting_says_what_it_means() -> None:
         assert field.description.endswith((".", ").")), name
 
 
-def test_several_mistakes_are_told_one_at_a_time() -> None:
+def test_of_several_mistakes_one_is_reported() -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_environment({"SUBSCRIPTION_BATCH_SIZE": "0", "PORT_MAX_CONCURRENCY": "0"})
     assert str(error.value).count("Write e.g.") == 1
@@ -153,6 +163,58 @@ def test_defaults() -> None:
 
 def test_variables_of_others_are_no_mistake() -> None:
     assert Settings.from_environment({"PATH": "/bin", "azure_cloud": "x"}) == Settings.from_environment({})
+
+
+# -- schedules -------------------------------------------------------------------------------------------------------
+
+_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_NAMES = ((), (), (), ("jan", "FEB", "Dec"), ("sun", "MON", "Sat"))
+
+
+@st.composite
+def _crons(draw: st.DrawFn) -> str:
+    """Return five fields of what cron knows, and of what only some programs know; many make no sense."""
+    fields = []
+    for (least, most), names in zip(_RANGES, _NAMES, strict=True):
+        value = st.sampled_from([*map(str, (least, most, most + 1)), *names]) | st.integers(least, most).map(str)
+        span = st.tuples(value, value).map("-".join)
+        step = st.tuples(st.just("*") | value | span, st.integers(0, 70).map(str)).map("/".join)
+        other = st.sampled_from(["L", "LW", "5L", "L5", "?", "R", "1#1", "fri#5", "1#6", ""])
+        terms = st.lists(st.just("*") | value | span | step | other, min_size=1, max_size=3)
+        fields.append(draw(st.just("*") | terms.map(",".join)))
+    return " ".join(fields)
+
+
+@pytest.mark.filterwarnings("ignore:Found a cron schedule with an interval greater")
+@given(_crons() | st.sampled_from(["*/15 * * * *", "7 3 L * *", "0 8-18/2 * * mon-fri", "0 6 * * 1#1", "5 4 1,15 * 0"]))
+def test_dagster_accepts_every_cron_that_the_settings_accept(cron: str) -> None:
+    """A schedule that Dagster refuses would leave a code location that does not load."""
+    try:
+        accepted = Settings.from_environment({"INCREMENTAL_SYNC_CRON": cron}).INCREMENTAL_SYNC_CRON
+    except SettingsError:
+        return
+    assert dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=accepted).cron_schedule == cron
+
+
+@pytest.mark.parametrize("cron", ["*/15 * * * *", "7 3 L * *", "0 8-18/2 * * mon-fri", "0 6 * * 1#1", "5 4 1,15 * 0"])
+def test_the_usual_schedules_are_accepted(cron: str) -> None:
+    assert cron == Settings.from_environment({"INCREMENTAL_SYNC_CRON": cron}).INCREMENTAL_SYNC_CRON
+
+
+def test_a_wrong_setting_keeps_no_code_location_from_loading() -> None:
+    wrong = {"INCREMENTAL_SYNC_CRON": "now and then", "ALERT_WEBHOOK_URL": "nowhere", "FULL_SYNC_CRON": "1 2 * * *"}
+    settings = Settings.at_import({**wrong, "RESOURCE_TYPES": "["})
+
+    assert (settings.INCREMENTAL_SYNC_CRON, settings.FULL_SYNC_CRON) == ("*/15 * * * *", "1 2 * * *")
+    assert settings.ALERT_WEBHOOK_URL is None
+
+
+def test_settings_and_commands_load_without_dagster() -> None:
+    """Only what reads the settings in a run needs it, and it takes a second to import."""
+    program = "import sys, azure_port_sync.cli; print([name for name in sys.modules if name.startswith('dagster')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
 
 
 # -- what they give --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a person may ask of one sync in the launchpad; the jobs and the schedules set the mode and nothing else."""
+"""Run config of a sync: the overrides that a person can give one run. Jobs and schedules set the mode, nothing else."""
 
 from datetime import UTC, datetime
 from enum import Enum
@@ -13,22 +13,22 @@ from azure_port_sync.core.windows import Window
 
 
 class RequestedMode(Enum):
-    """`incremental` delivers what changed since the last settled run; `full` compares everything."""
+    """`incremental` delivers what changed since the last successful run; `full` compares everything."""
 
     incremental = "incremental"
     full = "full"
 
 
 class Only(dg.Config):
-    """A part of the catalog: what lies in all that is named. Ids, names and types in any casing."""
+    """A part of the catalog: what matches every field that is set. Ids, names and types in any casing."""
 
-    subscriptions: list[str] = Field(default=[], description="Subscription ids; empty: all of them.")
+    subscriptions: list[str] = Field(default=[], description="Subscription ids; empty: all.")
     resource_groups: list[str] = Field(
-        default=[], description="Names of resource groups, in whichever of the subscriptions; empty: all of them."
+        default=[], description="Names of resource groups, in any of the subscriptions; empty: all."
     )
     resource_types: list[str] = Field(
         default=[],
-        description="Resource types, e.g. Microsoft.KeyVault/vaults; empty: all of them, and the containers too.",
+        description="Resource types, e.g. Microsoft.KeyVault/vaults; empty: all, and subscriptions and groups too.",
     )
 
 
@@ -40,52 +40,52 @@ class Backfill(dg.Config):
 
 
 class SyncConfig(dg.Config):
-    """How a run goes about it. The jobs set `mode`; there is no default that could turn one into the other."""
+    """Run config of `azure_change_set`. The jobs set `mode`; without a default, none can turn into the other."""
 
     mode: RequestedMode = Field(
-        description="incremental: what changed since the last run. full: everything is read and compared. "
+        description="incremental: deliver what changed since the last run. full: read and compare everything. "
         "An incremental run turns full by itself where change records are not enough, and says why."
     )
     force: bool = Field(
-        default=False, description="Deliver everything that is in scope, also what Port has been told already."
+        default=False, description="Deliver everything in scope, even what was delivered before and is unchanged."
     )
     allow_mass_delete: bool = Field(
         default=False,
-        description="Allow this one run to delete however much it finds gone. Set it after a run was stopped by "
-        "deletes_within_guard, and you know why so much is gone.",
+        description="Allow this one run to delete however much is gone from Azure. Set it when deletes_within_guard "
+        "has stopped a run and you know why so much is gone.",
     )
     max_delete_ratio: float = Field(
         default=MAX_DELETE_RATIO,
         ge=0,
         le=1,
-        description="The share of what Port is known to hold that this run may delete (beyond 100 entities).",
+        description="The share of the known entities that this run may delete (beyond 100 entities).",
     )
     only: Only = Field(
         default=Only(),
-        description="Deliver this part again, whole, whether or not Port has been told. The watermark stays.",
+        description="Deliver all of this part again, whether or not it was delivered before. The watermark stays.",
     )
     backfill: Backfill | None = Field(
         default=None,
-        description="Read the change records of a past window again and deliver what Port has not been told (of `only`,"
-        " where that names a part). The watermark stays.",
+        description="Read the change records of a past window again and deliver what was not delivered (of `only`, "
+        "where that is set). The watermark stays.",
     )
     retry_quarantined: bool = Field(
         default=False,
-        description="Tell once more what Port has refused and is in quarantine. Set it after you mended the reason.",
+        description="Send again what Port refused and is in quarantine. Set it after you fixed the reason.",
     )
     dry_run: bool = Field(
         default=False,
-        description="Decide and show the change set; send nothing, and remember nothing. What it shows is an "
-        "observation of azure_change_set, and port_deliveries is skipped.",
+        description="Only decide: nothing is sent and nothing is stored. The change set is recorded as an observation "
+        "of azure_change_set, and port_deliveries is skipped.",
     )
     rebuild_ledger: bool = Field(
         default=False,
-        description="First read from Port's API what it really holds, then compare everything: finds what is missing "
-        "in Port, was edited or was added there by hand. Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.",
+        description="First read from Port's API what it really contains, then compare everything: finds what was "
+        "deleted from Port, edited there or added there by hand. Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.",
     )
 
     def request(self) -> Request:
-        """Raises SettingsError for a window that is none."""
+        """Return it as the engine takes it. Raises SettingsError for a window that is not one."""
         return Request(
             mode=Mode(self.mode.value),
             force=self.force,
@@ -108,6 +108,6 @@ def _instant(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(
-            f"`backfill` holds {text!r}, which is not an instant. Write e.g. 2026-11-23T10:00:00Z"
+            f"`backfill` contains {text!r}, which is not an instant. Write e.g. 2026-11-23T10:00:00Z"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

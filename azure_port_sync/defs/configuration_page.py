@@ -1,4 +1,4 @@
-"""The page docs/configuration.md, made from the code: `make docs` brings it up to date."""
+"""The page docs/configuration.md, generated from the code: `make docs` writes it."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -20,20 +20,20 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "configuration.md"
 
 _INTRODUCTION = """# Configuration
 
-Every setting and every field of the launchpad, with its default. `make docs` makes this page from the code.
+Every setting and every field of the launchpad, with its default. `make docs` writes this page from the code.
 
 ## Environment
 
 Settings come from the environment, or from a file `.env` in the folder that Dagster runs in. An empty variable is an
-unset one. A value that is wrong fails the run with one sentence and an example; nothing is read or sent before. Those
-marked *secret* are read from the environment only and are shown nowhere ([security.md](security.md)).
+unset one. A wrong value fails the run with one sentence and an example, before anything is read or sent. Those
+marked *secret* are read from the environment only and appear nowhere ([security.md](security.md)).
 
 """
 
 _LAUNCHPAD = """
 ## Launchpad
 
-A person may ask one run for more than the schedule does, below `ops` in the launchpad of a job:
+A person can ask more of one run than the schedules do, below `ops` in the launchpad of a job:
 
 ```yaml
 ops:
@@ -48,7 +48,7 @@ ops:
 _RESOURCES = """
 ## Resources
 
-Where one environment serves several deployments, the resources take the names of the variables to read instead; a
+Where one environment serves several deployments, the resources take the names of the variables to read instead. A
 secret is never a value here.
 
 """
@@ -58,18 +58,18 @@ _CLASSES: tuple[tuple[str, type[dg.Config]], ...] = (
     ("`only`", Only),
     ("`backfill`", Backfill),
     ("`port_setup`: `port_webhook`", SetupConfig),
-    ("`retention`: `delete_what_is_old`", RetentionConfig),
+    ("`retention`: `delete_old_runs`", RetentionConfig),
 )
 
 
 def configuration() -> str:
-    """The page as it must be."""
-    launchpad = "\n".join(f"### {title}\n\n{_table('field', config.model_fields)}" for title, config in _CLASSES)
+    """Return the text of the page."""
+    run_config = "\n".join(f"### {title}\n\n{_table('field', config.model_fields)}" for title, config in _CLASSES)
     resources = "\n".join(
         f"### `{name}`\n\n{_table('field', resource.model_fields)}"
         for name, resource in (("azure", AzureResource), ("port", PortResource), ("state", StateResource))
     )
-    return _INTRODUCTION + _table("variable", Settings.model_fields) + _LAUNCHPAD + launchpad + _RESOURCES + resources
+    return _INTRODUCTION + _table("variable", Settings.model_fields) + _LAUNCHPAD + run_config + _RESOURCES + resources
 
 
 def _table(first: str, fields: dict[str, FieldInfo]) -> str:
@@ -79,7 +79,7 @@ def _table(first: str, fields: dict[str, FieldInfo]) -> str:
 
 def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
     for name, field in fields.items():
-        if field.description is None:  # what the code wires, and nobody configures
+        if field.description is None:  # wired by the code, and configured by nobody
             continue
         default = _default(field)
         example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
@@ -98,7 +98,3 @@ def _default(field: FieldInfo) -> str:
 
 def _is_secret(annotation: Any) -> bool:
     return annotation is SecretStr or (isinstance(annotation, UnionType) and SecretStr in get_args(annotation))
-
-
-if __name__ == "__main__":
-    PAGE.write_text(configuration(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Jobs and schedules: the same assets every 15 minutes for what changed, and once a night for everything."""
+"""Jobs and schedules: the same assets run every 15 minutes for what changed, and every night for everything."""
 
 import os
 from datetime import timedelta
@@ -10,18 +10,18 @@ from azure_port_sync.settings import Settings
 #: On every run of ours. One live run per value of this tag, whoever launches it: dagster.yaml limits it in the queue.
 SINGLETON_TAG = "azure_port_sync/singleton"
 
-#: Who answers for the assets; the UI filters by it.
+#: Owners of the assets; the UI filters by them.
 OWNERS = ["team:platform-engineering"]
 
 #: Four ticks without a delivery are too many; the ticks of a schedule may be far apart, e.g. over a weekend.
 LATE = 4 * max(Settings.at_import(os.environ).longest_pause, timedelta(minutes=15))
 
-#: What a run turned out to be, once it has planned: `incremental`, `full` or `partial`; and whether it sends nothing.
+#: Tags that a run gets once it has planned: its mode (`incremental`, `full` or `partial`), and whether it is a dry run.
 MODE_TAG = "azure_port_sync/mode"
 DRY_RUN_TAG = "azure_port_sync/dry_run"
 
-#: Any run may turn full, and a full run over a million resources takes its time; a run that makes no progress ends
-#: itself much earlier.
+#: Any run can turn full, and a full run over a million resources takes hours; one that makes no progress ends itself
+#: much earlier.
 _MAX_RUNTIME_SECONDS = 6 * 60 * 60
 
 _TAGS = {
@@ -32,7 +32,7 @@ _TAGS = {
 _ASSETS = dg.AssetSelection.assets(
     "azure_subscriptions", "azure_resource_groups", "azure_change_set", "port_deliveries"
 )
-#: What a run is before its end.
+#: Statuses of a run that has not ended.
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -46,7 +46,7 @@ ACTIVE = [
 incremental_sync = dg.define_asset_job(
     "incremental_sync",
     selection=_ASSETS,
-    description="Delivers to Port what changed in Azure since the last run that settled. Turns full by itself where "
+    description="Delivers to Port what changed in Azure since the last successful run. Turns full by itself where "
     "change records are not enough, and says why.",
     tags=_TAGS,
     config={"ops": {"azure_change_set": {"config": {"mode": "incremental"}}}},
@@ -55,7 +55,7 @@ incremental_sync = dg.define_asset_job(
 full_sync = dg.define_asset_job(
     "full_sync",
     selection=_ASSETS,
-    description="Reads everything in scope, compares it with what Port was told, and delivers the difference.",
+    description="Reads everything in scope, compares it with what was delivered before, and delivers the difference.",
     tags=_TAGS,
     config={"ops": {"azure_change_set": {"config": {"mode": "full"}}}},
 )
@@ -63,7 +63,7 @@ full_sync = dg.define_asset_job(
 port_setup = dg.define_asset_job(
     "port_setup",
     selection=dg.AssetSelection.groups("port_setup"),
-    description="Brings the three blueprints and the webhook into Port, or up to date. Needs PORT_CLIENT_ID and "
+    description="Creates the three blueprints and the webhook in Port, or updates them. Needs PORT_CLIENT_ID and "
     "PORT_CLIENT_SECRET; what a person added in Port stays.",
     tags={SINGLETON_TAG: "port_setup"},
 )

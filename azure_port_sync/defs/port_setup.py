@@ -1,6 +1,6 @@
-"""The assets of `port_setup`: the data model that the sync needs, brought into Port on request.
+"""The assets of the job `port_setup`: the data model that the sync needs in Port.
 
-They run when somebody launches the job, never by schedule; doing it twice changes nothing the second time.
+They run when somebody launches the job, never on a schedule; launching it twice changes nothing the second time.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from azure_port_sync.port.setup import Change, set_up_blueprints, set_up_webhook
 
 
 class SetupConfig(dg.Config):
-    """What becomes of the webhook's URL, which is a secret and shown nowhere."""
+    """Run config of `port_webhook`: where the webhook's URL goes, which is a secret and appears nowhere."""
 
     write_env: bool = Field(
         default=False,
@@ -32,8 +32,8 @@ class SetupConfig(dg.Config):
     kinds={"port"},
     owners=OWNERS,
     code_version=__version__,
-    description="The three blueprints in Port: subscription, resource group, resource. Missing ones are created, and "
-    "what is missing in them is added; what a person added stays.",
+    description="The three blueprints in Port: subscription, resource group and resource. Missing ones are created and "
+    "incomplete ones completed; what a person added stays.",
 )
 def port_blueprints(port: PortResource) -> dg.MaterializeResult:
     with user_facing_errors():
@@ -50,7 +50,7 @@ def port_blueprints(port: PortResource) -> dg.MaterializeResult:
     code_version=__version__,
     deps=[port_blueprints],
     description="The webhook in Port whose mapping turns our events, single or in batches, into entities. The one "
-    "behind PORT_WEBHOOK_INGEST_URL is brought up to date, or one is created; PORT_WEBHOOK_SECRET signs its events.",
+    "behind PORT_WEBHOOK_INGEST_URL is updated, or one is created; PORT_WEBHOOK_SECRET signs its events.",
 )
 def port_webhook(context: dg.AssetExecutionContext, config: SetupConfig, port: PortResource) -> dg.MaterializeResult:
     with user_facing_errors():

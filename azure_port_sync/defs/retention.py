@@ -1,62 +1,54 @@
-"""Upkeep: what Dagster keeps of old runs goes, so that years of a run every 15 minutes fit on a disk.
+"""Retention: deletes old runs from Dagster's storage, so that years of a run every 15 minutes fit on a disk.
 
-Dagster deletes old ticks by itself (dagster.yaml, `retention`), and no runs. This job deletes finished runs with their
-events, their compute logs and, on SQLite, the file that each run has; failures stay longer.
+Dagster deletes old ticks by itself (dagster.yaml, `retention`), but never runs. This job deletes finished runs with
+their events, their compute logs and their values; failed runs are kept longer.
 """
 
 import shutil
-from collections.abc import Iterator
-from datetime import timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import dagster as dg
-import sqlalchemy as sa
-from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from pydantic import Field
 
 from azure_port_sync.core.clock import Clock
+from azure_port_sync.defs.dagster_internals import delete_evaluations_of_deleted_runs, delete_event_database
 from azure_port_sync.defs.jobs import SINGLETON_TAG
 from azure_port_sync.defs.metadata import user_facing_errors
 from azure_port_sync.defs.resources import StateResource, instance_folder
 
-_AT_A_TIME = 100
-_OURS = ("sync", "port_setup", "retention")  # not by the jobs' names, which others may have in the same instance
+_BATCH_SIZE = 100
+#: Values of the tag on our runs. Not the jobs' names, which other projects in the same instance may use.
+_OUR_RUNS = ("sync", "port_setup", "retention")
 
 
 class RetentionConfig(dg.Config):
-    """How long what is finished stays."""
+    """How long finished runs and unused state are kept."""
 
     keep_successes_days: int = Field(
-        default=14, ge=1, description="Days for which runs stay that succeeded or were cancelled."
+        default=14, ge=1, description="Days to keep runs that succeeded or were cancelled."
     )
-    keep_failures_days: int = Field(default=90, ge=1, description="Days for which runs stay that failed.")
+    keep_failures_days: int = Field(default=90, ge=1, description="Days to keep runs that failed.")
     keep_states_days: int = Field(
         default=90,
         ge=30,
-        description="Days for which watermark and ledger of a target stay that no run has settled, while another one "
-        "has: e.g. of a webhook that was replaced.",
+        description="Days to keep the watermark and the ledger of a target that is no longer synced while another one "
+        "is, e.g. those of a webhook that was replaced.",
     )
 
 
-@dg.op(description="Deletes old runs with what belongs to them, and the states of targets that were replaced.")
-def delete_what_is_old(
+@dg.op(description="Deletes old runs with everything that belongs to them, and the states of replaced targets.")
+def delete_old_runs(
     context: dg.OpExecutionContext, config: RetentionConfig, state: StateResource, clock: dg.ResourceParam[Clock]
 ) -> None:
     now = clock.now()
-    kinds = (
-        ("successes", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED], config.keep_successes_days),
-        ("failures", [dg.DagsterRunStatus.FAILURE], config.keep_failures_days),
-    )
-    deleted = dict.fromkeys((name for name, _, _ in kinds), 0)
-    for name, statuses, days in kinds:
-        for ours in _OURS:
-            before = now - timedelta(days=days)
-            old = dg.RunsFilter(tags={SINGLETON_TAG: ours}, statuses=statuses, created_before=before)
-            for run in _runs(context.instance, old):
-                _delete(context.instance, run)
-                deleted[name] += 1
-    _delete_evaluations(context.instance)
+    successes = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
+    deleted = {
+        "successes": _delete_runs(context.instance, successes, now - timedelta(days=config.keep_successes_days)),
+        "failures": _delete_runs(
+            context.instance, [dg.DagsterRunStatus.FAILURE], now - timedelta(days=config.keep_failures_days)
+        ),
+    }
+    delete_evaluations_of_deleted_runs(context.instance)
     with user_facing_errors():
         targets = state.store.targets.forget_unused(now - timedelta(days=config.keep_states_days))
     context.log.info(
@@ -67,49 +59,34 @@ def delete_what_is_old(
     context.add_output_metadata({f"deleted_{name}": number for name, number in deleted.items()} | {"targets": targets})
 
 
-def _runs(instance: dg.DagsterInstance, which: dg.RunsFilter) -> Iterator[str]:
-    """The ids of these runs, the oldest first; each has to be deleted before the next part is asked for."""
-    while records := instance.get_run_records(which, limit=_AT_A_TIME, order_by="id", ascending=True):
-        for record in records:
-            yield record.dagster_run.run_id
+def _delete_runs(instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], created_before: datetime) -> int:
+    """Delete our runs with one of these statuses, and return how many there were."""
+    deleted = 0
+    for tag in _OUR_RUNS:
+        old = dg.RunsFilter(tags={SINGLETON_TAG: tag}, statuses=statuses, created_before=created_before)
+        while records := instance.get_run_records(old, limit=_BATCH_SIZE, order_by="id", ascending=True):
+            for record in records:
+                _delete(instance, record.dagster_run.run_id)
+            deleted += len(records)
+    return deleted
 
 
 def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete a run and all that Dagster leaves of it; the run itself last, because by it the rest is found."""
+    """Delete a run and everything that belongs to it; the run itself last, because the rest is found through it."""
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     shutil.rmtree(instance_folder(instance) / "values" / run_id, ignore_errors=True)
     instance.delete_run(run_id)
-    # On SQLite each run has a database of its own, which Dagster empties and leaves, and would make once more.
-    for file in (Path(instance.root_directory) / "history" / "runs").glob(f"{run_id}.db*"):
-        file.unlink(missing_ok=True)
-
-
-def _delete_evaluations(instance: dg.DagsterInstance) -> None:
-    """Delete what checks said in runs that are gone, except the newest word of each check.
-
-    The public API has no such verb, and `delete_run` leaves these rows: half a million a year.
-    """
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
-        return
-    rows = AssetCheckExecutionsTable.c
-    with storage.index_connection() as connection:
-        runs = connection.scalars(sa.select(rows.run_id).distinct()).all()
-        newest = sa.select(sa.func.max(rows.id)).group_by(rows.asset_key, rows.check_name)
-        for run_id in runs:
-            if instance.get_run_by_id(run_id) is None:
-                old = sa.delete(AssetCheckExecutionsTable).where(rows.run_id == run_id, rows.id.not_in(newest))
-                connection.execute(old)
+    delete_event_database(instance, run_id)
 
 
 @dg.job(
     name="retention",
-    description="Deletes what Dagster keeps of old syncs: runs that succeeded after 14 days, failed ones after 90.",
+    description="Deletes old runs from Dagster's storage: those that succeeded after 14 days, failed ones after 90.",
     executor_def=dg.in_process_executor,
     tags={SINGLETON_TAG: "retention", "dagster/max_runtime": str(60 * 60)},
 )
 def retention() -> None:
-    delete_what_is_old()
+    delete_old_runs()
 
 
 @dg.schedule(

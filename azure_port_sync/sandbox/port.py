@@ -629,9 +629,11 @@ class Port:
         return next((one for one in self.webhooks.values() if one.identifier == identifier), None)
 
     def clear(self) -> None:
-        """An empty catalog, nothing counted, no throttle; blueprints and webhooks stay."""
+        """An empty catalog, nothing counted, settings as at the start; blueprints and webhooks stay."""
         with self.catalog.lock:
             self.catalog.clear()
+            self.catalog.missing_targets = "keep"
+            self.count_only = False
             self.requests.clear()
             self.events = self.items = self.bytes = 0
             self.last_arrival = None

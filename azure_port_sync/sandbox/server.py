@@ -95,6 +95,7 @@ class Sandbox:
         self._client_id = "5a2db0c5-0000-4000-8000-000000000001"
         self._client_secret = secrets.token_urlsafe(24)
         self._set_up_port()
+        self._quota = QUOTA if quota else None
         self._drift_seconds = drift_seconds
         self._stopping = threading.Event()
         self._drifting = threading.Thread(target=self._drift, name="sandbox-drift", daemon=True)
@@ -103,7 +104,7 @@ class Sandbox:
             self.clock,
             client_id=self._client_id,
             client_secret=self._client_secret,
-            quota=QUOTA if quota else None,
+            quota=self._quota,
         )
         self.graph: ResourceGraph = azure.state.graph
         self._authority: Authority = azure.state.authority
@@ -199,6 +200,7 @@ class Sandbox:
         self.rest.clear()
         self._set_up_port()
         self.graph.quota.clear()
+        self.graph.quota.limit, self.graph.quota.retry_after = self._quota, True
         self.graph.requests = self.graph.rows = 0
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azure_port_sync.core.subscriptions import GRACE, Subscriptions, SubscriptionState, in_question, presence
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.clocks import NOW
 
 WHOLE, PART = SubscriptionState(True, True), SubscriptionState(False, True)
 

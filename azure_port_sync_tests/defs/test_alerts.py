@@ -1,10 +1,8 @@
 """One sentence when syncing starts to fail, one when it works again, and none in between."""
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
@@ -14,45 +12,11 @@ from azure_port_sync.core import guard
 from azure_port_sync.definitions import definitions
 from azure_port_sync.defs.alerts import sync_alerts
 from azure_port_sync.sandbox.faults import Fault
-from azure_port_sync_tests.conftest import Later
-from azure_port_sync_tests.e2e import test_jobs
-from azure_port_sync_tests.e2e.test_jobs import Operator
-
-operator, estate = test_jobs.operator, test_jobs.estate
+from azure_port_sync_tests.support.clocks import Later
+from azure_port_sync_tests.support.listeners import Channel
+from azure_port_sync_tests.support.operator import Operator
 
 DOWN = Fault("azure", status=403, times=None)
-
-
-class Channel:
-    """Where alerts are posted to, as Slack and Teams take them; `status` is what it answers."""
-
-    def __init__(self) -> None:
-        self.posted: list[str] = []
-        self.status = 200
-        channel = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(channel.status)
-                self.end_headers()
-                if channel.status == 200:
-                    channel.posted.append(body["text"])
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/a-secret-key"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -73,10 +37,10 @@ class Sensor:
     def tick(self, after: timedelta = timedelta(0)) -> str:
         clock = Later(after)
         with dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"clock": clock}) as context:
-            told = sync_alerts(context)
+            result = sync_alerts(context)
             self.cursor = context.cursor
-        assert isinstance(told, dg.SkipReason)
-        return told.skip_message or ""
+        assert isinstance(result, dg.SkipReason)
+        return result.skip_message or ""
 
 
 @pytest.fixture
@@ -84,7 +48,7 @@ def sensor(operator: Operator) -> Sensor:
     return Sensor(operator.instance)
 
 
-def test_an_incident_is_told_once_and_its_end_once(
+def test_an_incident_is_posted_once_and_its_end_once(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     operator.sync()
@@ -96,16 +60,16 @@ def test_an_incident_is_told_once_and_its_end_once(
         assert not operator.run().success
         sensor.tick()
         sensor.tick()
-    (told,) = channel.posted
-    assert told.startswith("azure_port_sync: incremental_sync fails")
-    assert "Azure refused the credentials" in told
+    (alert,) = channel.posted
+    assert alert.startswith("azure_port_sync: incremental_sync failed, so Port is no longer kept up to date.")
+    assert "Azure refused the credentials" in alert
 
     operator.sandbox.faults.clear()
     for _ in range(2):
         operator.sync()
         sensor.tick()
-    _, told = channel.posted
-    assert told.startswith("azure_port_sync: incremental_sync works again")
+    _, alert = channel.posted
+    assert alert.startswith("azure_port_sync: incremental_sync works again")
 
 
 def test_a_check_that_stopped_the_run_is_in_the_alert(
@@ -118,10 +82,10 @@ def test_a_check_that_stopped_the_run_is_in_the_alert(
 
     sensor.tick()
 
-    (told,) = channel.posted
-    assert "deletes_within_guard" in told
-    assert "`allow_mass_delete: true`" in told
-    assert "subscriptions_present" not in told
+    (alert,) = channel.posted
+    assert "deletes_within_guard" in alert
+    assert "`allow_mass_delete: true`" in alert
+    assert "subscriptions_present" not in alert
 
 
 def test_a_post_that_fails_is_tried_again_and_shows_no_url(
@@ -152,11 +116,11 @@ def test_a_run_over_a_part_is_no_recovery(
 
     sensor.tick()
 
-    (told,) = channel.posted
-    assert "fails" in told
+    (alert,) = channel.posted
+    assert "failed" in alert
 
 
-def test_a_sync_that_has_died_unnoticed_is_told(
+def test_a_sync_that_died_unnoticed_is_posted(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     """Dagster does not notice when the code server dies with its run, and all ticks wait for that run."""
@@ -170,9 +134,9 @@ def test_a_sync_that_has_died_unnoticed_is_told(
     for _ in range(2):
         sensor.tick(timedelta(minutes=77))
 
-    (told,) = channel.posted
-    assert "no sync has finished for 77 minutes" in told
-    assert f"Run {run.run_id[:8]} of incremental_sync is started and gives no sign of life" in told
+    (alert,) = channel.posted
+    assert "no sync has finished for 77 minutes" in alert
+    assert f"Run {run.run_id[:8]} of incremental_sync is started and makes no progress" in alert
     operator.instance.report_run_canceled(run)
     operator.sync()
     sensor.tick()
@@ -197,18 +161,18 @@ def test_a_long_sync_that_lives_is_no_incident(
     assert channel.posted == []
 
 
-def test_a_schedule_that_is_off_is_told_once(
+def test_a_schedule_that_is_off_is_posted_once(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     operator.sync()
     for minutes in range(0, 300, 10):
         sensor.tick(timedelta(minutes=minutes))
 
-    (told,) = channel.posted
-    assert "None is under way" in told
+    (alert,) = channel.posted
+    assert "None is under way" in alert
 
 
-def test_a_retention_that_fails_is_told_too(
+def test_a_retention_that_fails_is_posted_too(
     operator: Operator, channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = definitions(operator.clock).resolve_job_def("retention")
@@ -220,9 +184,9 @@ def test_a_retention_that_fails_is_told_too(
     assert job.execute_in_process(instance=operator.instance).success
     sensor.tick()
 
-    fails, works = channel.posted
-    assert "retention fails" in fails
-    assert "AZURE_PORT_SYNC_STATE_URL names oracle" in fails
+    failed, works = channel.posted
+    assert "retention failed" in failed
+    assert "AZURE_PORT_SYNC_STATE_URL names oracle" in failed
     assert works == "azure_port_sync: retention works again."
 
 
@@ -232,7 +196,7 @@ def test_a_mistake_in_the_launchpad_is_no_incident(
     operator.sync()
     for config in (
         {"only": {"resource_groups": ["wbe"]}},
-        {"reread": {"start": "yesterday", "end": "today"}},
+        {"backfill": {"start": "yesterday", "end": "today"}},
         {"dry_run": True, "rebuild_ledger": True},
     ):
         assert not operator.run(mode="incremental", **config).success
@@ -244,19 +208,19 @@ def test_a_mistake_in_the_launchpad_is_no_incident(
 def test_a_long_reason_is_cut(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Teams takes 28 kB, and a channel that refuses the text would never be told."""
+    """Teams takes 28 kB, and a channel that refuses the text would never get any."""
     ids = [f"00000000-0000-4000-8000-{n:012d}" for n in range(900)]
     monkeypatch.setenv("AZURE_SUBSCRIPTION_IDS", json.dumps([*ids, estate["dev"]]))
     assert not operator.run().success
 
     sensor.tick()
 
-    (told,) = channel.posted
-    assert len(told) < 1500
-    assert "subscriptions_present: AZURE_SUBSCRIPTION_IDS names" in told
+    (alert,) = channel.posted
+    assert len(alert) < 1500
+    assert "subscriptions_present: AZURE_SUBSCRIPTION_IDS names" in alert
 
 
-def test_a_redirect_is_not_taken_for_told(
+def test_a_redirect_does_not_count_as_posted(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     operator.sandbox.faults.add(DOWN)

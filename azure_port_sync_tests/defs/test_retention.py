@@ -13,11 +13,8 @@ import pytest
 from azure_port_sync.definitions import definitions
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import Later, SteppedClock
-from azure_port_sync_tests.e2e import test_jobs
-from azure_port_sync_tests.e2e.test_jobs import Operator
-
-estate = test_jobs.estate
+from azure_port_sync_tests.support.clocks import Later, SteppedClock
+from azure_port_sync_tests.support.operator import Operator
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """The documentation says what the code does, and its links lead somewhere."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from azure_port_sync import cli
 from azure_port_sync.definitions import defs
+from azure_port_sync.defs import configuration_page
 from azure_port_sync.defs.checks import CHANGE_SET_CHECKS, DELIVERY_CHECKS, SNAPSHOT_CHECKS
 from azure_port_sync.defs.configuration_page import PAGE, configuration
 from azure_port_sync.settings import Settings
@@ -20,6 +23,15 @@ def test_the_page_of_settings_is_current() -> None:
     """`make docs` brings it up to date."""
     assert PAGE.read_text(encoding="utf-8") == configuration()
     assert all(f"`{name}`" in configuration() for name in Settings.model_fields)
+
+
+def test_the_command_writes_the_page_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration_page, "PAGE", tmp_path / "configuration.md")
+    monkeypatch.setattr(sys, "argv", ["azure_port_sync", "docs"])
+
+    assert cli.main() == 0
+
+    assert (tmp_path / "configuration.md").read_text(encoding="utf-8") == configuration()
 
 
 def test_the_fault_matrix_is_current() -> None:

@@ -24,7 +24,6 @@ from azure_port_sync.core.kinds import Kind
 from azure_port_sync.definitions import defs
 from azure_port_sync.defs.config import SyncConfig
 from azure_port_sync.port.blueprints import packaged_blueprints
-from azure_port_sync.sandbox.client import SandboxClient
 from azure_port_sync.sandbox.estate import play
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.settings import Settings
@@ -237,15 +236,21 @@ def test_the_state_goes_from_job_to_job_and_its_loss_costs_a_full_run(seeded: Sa
     assert seeded.compare().sentences() == []
 
 
-def test_with_api_credentials_a_job_without_state_finds_what_else_port_holds(seeded: Sandbox, tmp_path: Path) -> None:
-    runner = Runner(tmp_path, {**seeded.environment(), **seeded.api_environment()})
-    with SandboxClient(seeded.url) as port:
-        port.put_entity(packaged_blueprints()[Kind.RESOURCE], "an_old_ghost")
+def test_with_a_database_nothing_is_cached_and_with_api_credentials_a_first_run_finds_what_else_port_holds(
+    seeded: Sandbox, tmp_path: Path
+) -> None:
+    database = tmp_path / "elsewhere.sqlite"
+    state = {"AZURE_PORT_SYNC_STATE_URL": f"sqlite:///{database}"}
+    runner = Runner(tmp_path, {**seeded.environment(), **seeded.api_environment(), **state})
+    seeded.put_entity(packaged_blueprints()[Kind.RESOURCE], "an_old_ghost")
     assert seeded.compare().sentences() != []
 
     assert runner.run(schedule=INCREMENTAL), runner.log
     assert "no_older_ghosts" not in runner.summary
     assert seeded.compare().sentences() == []
+    assert {runner.outcomes[step] for step in ("Restore the state", "Save the state")} == {"skipped"}
+    assert runner.cache == {}
+    assert database.exists()
 
 
 def test_overrides_reach_the_run(seeded: Sandbox, runner: Runner) -> None:
@@ -258,23 +263,13 @@ def test_overrides_reach_the_run(seeded: Sandbox, runner: Runner) -> None:
 
 
 def test_a_failed_run_fails_the_job_says_why_and_keeps_the_state(seeded: Sandbox, tmp_path: Path) -> None:
+    """GitHub hands every setting that nobody has set over as an empty string, and those are not what fails it."""
     runner = Runner(tmp_path, {**seeded.environment(), "AZURE_CLIENT_SECRET": "wrong"})
 
     assert not runner.run(schedule=FULL)
     assert "### full_sync: failure" in runner.summary
     assert "Azure refused the credentials" in runner.summary
     assert len(runner.cache) == 1
-
-
-def test_with_a_database_nothing_is_cached(seeded: Sandbox, tmp_path: Path) -> None:
-    database = tmp_path / "elsewhere.sqlite"
-    settings = {**seeded.environment(), "AZURE_PORT_SYNC_STATE_URL": f"sqlite:///{database}"}
-    runner = Runner(tmp_path, settings)
-
-    assert runner.run(schedule=INCREMENTAL), runner.log
-    assert {runner.outcomes[step] for step in ("Restore the state", "Save the state")} == {"skipped"}
-    assert runner.cache == {}
-    assert database.exists()
 
 
 def test_port_can_be_set_up_from_github(tmp_path: Path) -> None:
@@ -284,7 +279,7 @@ def test_port_can_be_set_up_from_github(tmp_path: Path) -> None:
         assert runner.run(inputs={**BLANK, "job": "port_setup"}), runner.log
     assert "### port_setup: success" in runner.summary
     assert "next_step: Set PORT_WEBHOOK_INGEST_URL" in runner.summary
-    assert all(f"{blueprint}: created" in runner.summary for blueprint in packaged_blueprints().values())
+    assert all(f"{blueprint}: created" in runner.summary for blueprint in BLUEPRINTS.values())
 
 
 def test_an_input_that_is_not_json_stops_the_job_before_it_runs(tmp_path: Path) -> None:
@@ -302,15 +297,6 @@ def test_an_input_that_dagster_refuses_starts_no_run(tmp_path: Path) -> None:
     assert not runner.run(inputs={**BLANK, "only": '{"groups": ["web"]}'})
     assert 'Received unexpected config entry "groups"' in runner.log
     assert "No run was started" in runner.summary
-
-
-def test_without_settings_the_summary_says_what_to_set(tmp_path: Path) -> None:
-    """GitHub hands every setting that nobody has set over as an empty string."""
-    runner = Runner(tmp_path, {})
-
-    assert not runner.run(schedule=INCREMENTAL)
-    assert "### incremental_sync: failure" in runner.summary
-    assert "PORT_WEBHOOK_INGEST_URL is not set" in runner.summary
 
 
 # -- the run config -------------------------------------------------------------------------------------------------
@@ -350,7 +336,7 @@ def test_every_input_reaches_the_config(tmp_path: Path) -> None:
         **dict.fromkeys(SWITCHES, True),
         "max_delete_ratio": "0.5",
         "only": '{"resource_groups": ["it\'s $(touch pwned) \\"web\\""]}',
-        "reread": json.dumps(window),
+        "backfill": json.dumps(window),
     }
     runner = Runner(tmp_path, {})
 
@@ -362,7 +348,7 @@ def test_every_input_reaches_the_config(tmp_path: Path) -> None:
         **dict.fromkeys(SWITCHES, True),
         "max_delete_ratio": 0.5,
         "only": {"resource_groups": ['it\'s $(touch pwned) "web"']},
-        "reread": window,
+        "backfill": window,
     }
     dg.validate_run_config(defs.resolve_job_def("incremental_sync"), config)
     assert not (runner.workspace / "pwned").exists()

@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -16,25 +16,12 @@ import requests
 
 from azure_port_sync.cli import has_credentials
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.sandbox.client import SandboxClient
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.support.daemon import MACHINE, ROOT, Daemon
-
-
-def run(
-    *command: str, folder: Path, environment: Mapping[str, str], timeout: float = 180
-) -> subprocess.CompletedProcess[str]:
-    """A command of this project's interpreter, in an environment that holds nothing but what is given."""
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env={**MACHINE, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+from azure_port_sync_tests.support.dagster_dev import RunningCommand, instance_of
+from azure_port_sync_tests.support.processes import MACHINE, ROOT, run
 
 
 @pytest.fixture
@@ -52,12 +39,7 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_definitions_load_in_an_empty_environment(tmp_path: Path) -> None:
-    done = run(
-        "dagster", "definitions", "validate", "-m", "azure_port_sync.definitions", folder=tmp_path, environment={}
-    )
-
-    assert done.returncode == 0, done.stderr
+JOB = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", "incremental_sync")
 
 
 def test_the_definitions_load_with_a_wrong_cron(tmp_path: Path) -> None:
@@ -70,30 +52,18 @@ def test_the_definitions_load_with_a_wrong_cron(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_jobs_run_from_any_folder(seeded: Sandbox, home: Path, tmp_path: Path) -> None:
-    environment = {**seeded.environment(), "DAGSTER_HOME": str(home)}
-    for job in ("incremental_sync", "full_sync"):
-        command = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", job)
-        done = run(*command, folder=tmp_path, environment=environment)
-        assert done.returncode == 0, done.stderr
-
-    assert seeded.compare().sentences() == []
-    assert (home / "azure_port_sync" / "state.sqlite").exists()
-
-
 def test_of_two_runs_at_once_one_stops_with_a_sentence(seeded: Sandbox, home: Path, tmp_path: Path) -> None:
     """`dagster job execute` goes around the queue and its limit of one run at a time."""
     environment = {**seeded.environment(), "DAGSTER_HOME": str(home)}
-    job = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", "incremental_sync")
     seeded.port.throttle(Throttle(limit=2, window_seconds=1))  # slow enough to be met
-    command = [sys.executable, "-m", *job]
+    command = [sys.executable, "-m", *JOB]
     with subprocess.Popen(
         command, cwd=tmp_path, env={**MACHINE, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as first:
         while not seeded.port.events:
             assert first.poll() is None
             _wait_a_moment(first)
-        second = run(*job, folder=tmp_path, environment=environment)
+        second = run(*JOB, folder=tmp_path, environment=environment)
         seeded.port.throttle(None)
         assert first.wait(180) == 0
 
@@ -102,44 +72,12 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(seeded: Sandbox, home: Pa
     assert seeded.compare().sentences() == []
 
 
-def test_without_settings_a_run_says_what_to_set(home: Path, tmp_path: Path) -> None:
-    command = ("dagster", "job", "execute", "-m", "azure_port_sync.definitions", "-j", "incremental_sync")
-    done = run(*command, folder=tmp_path, environment={"DAGSTER_HOME": str(home)})
+def test_without_settings_the_definitions_load_and_a_run_says_what_to_set(home: Path, tmp_path: Path) -> None:
+    done = run(*JOB, folder=tmp_path, environment={"DAGSTER_HOME": str(home)})
 
     assert done.returncode != 0
     assert "PORT_WEBHOOK_INGEST_URL is not set" in done.stderr + done.stdout
     assert "make dev" in done.stderr + done.stdout
-
-
-def test_a_schedule_tick_whose_run_is_killed_is_tried_again(seeded: Sandbox, tmp_path: Path) -> None:
-    """The daemon evaluates the schedule and the queue launches the run; a machine that dies costs one run."""
-    # Some ticks soon, because a loaded machine may miss the first, and then none for an hour.
-    minutes = ",".join(str((datetime.now(UTC) + timedelta(minutes=n)).minute) for n in (1, 2, 3))
-    seeded.faults.add(Fault("azure", kind="hang", path="ResourceGraph", times=1))
-    daemon = Daemon(tmp_path, {**seeded.environment(), "INCREMENTAL_SYNC_CRON": f"{minutes} * * * *"})
-    try:
-        instance = daemon.instance
-        killed = daemon.wait_for(lambda: next(iter(instance.get_runs(limit=1)), None))
-        os.kill(daemon.wait_for(lambda: _worker(instance, killed.run_id)), signal.SIGKILL)
-        done = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
-        again = daemon.wait_for(
-            lambda: next((run for run in instance.get_runs(done) if run.parent_run_id == killed.run_id), None)
-        )
-        first = instance.get_run_by_id(killed.run_id)
-    finally:
-        daemon.close()
-    assert first is not None
-    assert first.status is dg.DagsterRunStatus.FAILURE
-    assert (first.job_name, again.job_name) == ("incremental_sync", "incremental_sync")
-    assert seeded.compare().sentences() == []
-
-
-def _worker(instance: dg.DagsterInstance, run_id: str) -> int | None:
-    """The process that executes a run, once it does."""
-    for entry in instance.all_logs(run_id):
-        if found := re.match(r"Executing steps in process \(pid: (\d+)\)", entry.message or ""):
-            return int(found[1])
-    return None
 
 
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
@@ -176,46 +114,63 @@ def test_the_launcher_fails_when_the_run_fails(seeded: Sandbox, tmp_path: Path) 
     assert "wrong" not in done.stderr + done.stdout
 
 
-def test_make_dev_serves_the_ui_and_the_catalog_and_ctrl_c_stops_all(tmp_path: Path) -> None:
+def test_make_dev_ticks_survives_a_death_and_stops_on_ctrl_c(tmp_path: Path) -> None:
     for name in ("dagster.yaml", "workspace.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    with (tmp_path / "dev.log").open("w") as log:
-        dev = subprocess.Popen(
-            [sys.executable, "-m", "azure_port_sync", "dev"],
-            cwd=tmp_path,
-            env={**MACHINE, "PYTHONUNBUFFERED": "1"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # a terminal's Ctrl-C reaches the whole group
-        )
-        try:
-            addresses = [_served(tmp_path / "dev.log", label, dev) for label in ("Dagster UI", "Port's catalog")]
-        finally:
-            os.killpg(dev.pid, signal.SIGINT)
-            dev.wait(120)
+    dev = RunningCommand("azure_port_sync", "dev", folder=tmp_path, environment={})
+    try:
+        ui, catalog = (dev.wait_for(partial(_served, dev, label)) for label in ("Dagster UI", "Port's catalog"))
+        home = tmp_path / ".sandbox" / "dagster_home"
+        with instance_of(home) as instance, SandboxClient(catalog) as sandbox:
+            _a_run_whose_process_is_killed_is_tried_again(dev, instance, sandbox)
+    finally:
+        dev.close()
 
-    for address in addresses:
+    for address in (ui, catalog):
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=10)
 
 
-def _served(log: Path, label: str, process: subprocess.Popen[bytes]) -> str:
-    """The address that the launcher prints behind a label, once something answers there."""
-    for _ in range(240):
-        if found := re.search(rf"{label}\s+(http://\S+)", log.read_text()):
-            try:
-                if requests.get(found[1], timeout=10).ok:
-                    return found[1]
-            except requests.ConnectionError:
-                pass
-        assert process.poll() is None, log.read_text()
-        _wait_a_moment(process)
-    raise AssertionError(f"nothing answered: {log.read_text()}")
+def _a_run_whose_process_is_killed_is_tried_again(
+    dev: RunningCommand, instance: dg.DagsterInstance, sandbox: SandboxClient
+) -> None:
+    """The daemon evaluates the schedule and the queue launches the run; a machine that dies costs one run."""
+    sandbox.fault(Fault("azure", kind="hang", path="ResourceGraph", times=1))
+    dev.wait_for(lambda: any(fault.fired for fault in sandbox.faults()))
+    (killed,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    os.kill(dev.wait_for(lambda: _worker(instance, killed.run_id)), signal.SIGKILL)
+    succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
+    again = dev.wait_for(
+        lambda: next((run for run in instance.get_runs(succeeded) if run.parent_run_id == killed.run_id), None)
+    )
+    first = instance.get_run_by_id(killed.run_id)
+    assert first is not None
+    assert first.status is dg.DagsterRunStatus.FAILURE
+    assert (first.job_name, again.job_name) == ("incremental_sync", "incremental_sync")
+    dev.wait_for(lambda: sandbox.comparison()["equal"])  # in between, the tenant drifts
+
+
+def _worker(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    """Return the process that executes a run, once it does."""
+    for entry in instance.all_logs(run_id):
+        if found := re.match(r"Executing steps in process \(pid: (\d+)\)", entry.message or ""):
+            return int(found[1])
+    return None
+
+
+def _served(dev: RunningCommand, label: str) -> str | None:
+    """Return the address that the launcher prints behind a label, once something answers there."""
+    found = re.search(rf"{label}\s+(http://\S+)", dev.output)
+    if found:
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(found[1], timeout=10).ok:
+                return found[1]
+    return None
 
 
 def _wait_a_moment(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(0.5)
+        process.wait(0.1)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.e2e.test_processes import run
-from azure_port_sync_tests.support.daemon import MACHINE, ROOT
+from azure_port_sync_tests.support.processes import MACHINE, ROOT, run
 
 _LEFT_IN_DAGSTER = """
 {

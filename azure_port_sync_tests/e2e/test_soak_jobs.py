@@ -23,8 +23,8 @@ from azure_port_sync.core.request import Mode
 from azure_port_sync.definitions import definitions
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.sandbox.port import Answer
-from azure_port_sync_tests.e2e.test_jobs import failed_checks, failure, recorded
-from azure_port_sync_tests.support.daemon import MACHINE
+from azure_port_sync_tests.support.operator import failed_checks, failure, recorded
+from azure_port_sync_tests.support.processes import MACHINE
 from azure_port_sync_tests.support.worlds import (
     SETUPS,
     TICK,

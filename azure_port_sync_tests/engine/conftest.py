@@ -8,7 +8,8 @@ from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
+from azure_port_sync_tests.support.clocks import SteppedClock
 from azure_port_sync_tests.support.scenario import Scenario
 
 

@@ -31,8 +31,10 @@ from azure_port_sync.port.sinks.webhook import MAX_BYTES, WebhookSink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of, speaking
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.delivery import FakeSink, MemoryRecord, delivered
+from azure_port_sync_tests.support.leaks import shows_none_of
+from azure_port_sync_tests.support.listeners import speaking
 from azure_port_sync_tests.support.rows import GROUP, SUB, SUBSCRIPTION, change_set, delete, resource, upsert
 
 # -- phases and the ledger -------------------------------------------------------------------------------------------

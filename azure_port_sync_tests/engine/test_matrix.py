@@ -31,10 +31,10 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import NOW, SteppedClock
-from azure_port_sync_tests.e2e.test_jobs import failed_checks, failure
 from azure_port_sync_tests.support import matrix
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.matrix import FAULTS, SINKS
+from azure_port_sync_tests.support.operator import failed_checks, failure
 
 DEADLINE = timedelta(minutes=matrix.MINUTES)
 TICK = timedelta(minutes=15)

@@ -24,15 +24,13 @@ from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
 from azure_port_sync.state.store import LEASE
-from azure_port_sync_tests.conftest import NOW
-from azure_port_sync_tests.e2e import test_jobs
-from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks, recorded
 from azure_port_sync_tests.engine import test_histories
 from azure_port_sync_tests.engine.test_histories import TICK, Scenario
 from azure_port_sync_tests.state import test_store
+from azure_port_sync_tests.support.clocks import NOW
+from azure_port_sync_tests.support.operator import Operator, failed_checks, recorded
 
-world, api = test_histories.world, test_histories.api
-operator, estate = test_jobs.operator, test_jobs.estate
+world = test_histories.world
 postgres, url, either_store = test_store.postgres, test_store.url, test_store.store
 
 SITES = "microsoft.web/sites"

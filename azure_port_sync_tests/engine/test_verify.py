@@ -15,12 +15,12 @@ from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
-from azure_port_sync_tests.conftest import SteppedClock
 from azure_port_sync_tests.e2e import test_jobs
 from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks
 from azure_port_sync_tests.engine import test_histories
 from azure_port_sync_tests.engine.test_histories import TICK, Scenario
 from azure_port_sync_tests.port import test_sink_selection
+from azure_port_sync_tests.support.clocks import SteppedClock
 
 world, api = test_histories.world, test_histories.api
 operator, estate, credentials = test_jobs.operator, test_jobs.estate, test_sink_selection.credentials

@@ -19,7 +19,9 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.rest import TOKEN_SECONDS
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of, speaking
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
+from azure_port_sync_tests.support.leaks import shows_none_of
+from azure_port_sync_tests.support.listeners import speaking
 
 BLUEPRINTS = packaged_blueprints()
 RESOURCE = BLUEPRINTS[Kind.RESOURCE]

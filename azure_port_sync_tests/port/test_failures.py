@@ -20,7 +20,7 @@ from azure_port_sync.port.failures import (
     whole_response,
 )
 from azure_port_sync.port.transport import Broken, Response
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.clocks import NOW
 
 EDGES = {"webhook": WEBHOOK, "api": API, "sign-in": SIGN_IN, "bulk entity": BULK_ENTITY}
 STATUSES = [*range(100, 200), *range(300, 600)]

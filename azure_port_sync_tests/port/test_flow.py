@@ -8,7 +8,7 @@ import pytest
 from azure_port_sync.port.failures import RefusedError, TransientError
 from azure_port_sync.port.flow import STUBBORN_AFTER, Flow, StubbornError
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync_tests.conftest import NOW, SteppedClock
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 DEADLINE = timedelta(minutes=10)
 

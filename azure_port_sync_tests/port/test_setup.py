@@ -4,8 +4,6 @@ import copy
 import logging
 import re
 import stat
-from collections.abc import Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +22,13 @@ from azure_port_sync.port.setup import Change, merged, set_up_blueprints, set_up
 from azure_port_sync.port.sink_selection import BATCH, choose
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, SteppedClock, shows_none_of
-from azure_port_sync_tests.e2e.test_jobs import failure
-from azure_port_sync_tests.engine import test_histories
-
-api = test_histories.api
+from azure_port_sync_tests.support.clocks import SteppedClock
+from azure_port_sync_tests.support.leaks import shows_none_of
+from azure_port_sync_tests.support.operator import failure
 
 RESOURCE = "azureCloudResources"
 SECRET = "a-secret-0123456789"
 OURS = model.webhook()["mappings"]
-
-
-@pytest.fixture
-def empty(in_background: Executor) -> Iterator[Sandbox]:
-    """An account of Port that is still empty."""
-    running = Sandbox(estate=False, guide=False).start()
-    running.clock.set(NOW)
-    yield running
-    in_background.submit(running.stop)
 
 
 @pytest.fixture

@@ -13,12 +13,8 @@ from azure_port_sync.port.sink_selection import API, BATCH, WEBHOOK, Choice, cho
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import shows_none_of
-from azure_port_sync_tests.e2e import test_jobs
-from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks, failure
-from azure_port_sync_tests.engine import test_histories
-
-api, operator, estate = test_histories.api, test_jobs.operator, test_jobs.estate
+from azure_port_sync_tests.support.leaks import shows_none_of
+from azure_port_sync_tests.support.operator import Operator, failed_checks, failure, recorded
 
 OURS = model.webhook()["mappings"]
 SETTINGS = ("auto", WEBHOOK, BATCH)
@@ -240,12 +236,6 @@ def test_a_webhook_whose_secret_port_does_not_show_wants_a_signature(
 # -- in a run --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def credentials(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in sandbox.api_environment().items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize(
     ("delivery", "sink", "ours"),
     [
@@ -274,7 +264,7 @@ def test_a_run_shows_its_delivery_and_the_catalog_is_right(
     first = operator.run()
 
     assert failed_checks(first) == {}
-    figures = test_jobs.recorded(first)
+    figures = recorded(first)
     assert figures["delivery"] == sink
     assert figures["delivery_reason"]
     assert sandbox.compare().sentences() == []

@@ -21,7 +21,7 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle, Webhook
 from azure_port_sync.sandbox.rest import ResetForm
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, SteppedClock
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.delivery import MemoryRecord, delivered
 from azure_port_sync_tests.support.rows import (
     GROUP,

@@ -7,7 +7,7 @@ import pytest
 
 from azure_port_sync.sandbox.azure import QUOTA
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.clocks import NOW
 
 
 @pytest.fixture(scope="module")

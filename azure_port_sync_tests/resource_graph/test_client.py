@@ -13,8 +13,9 @@ from azure_port_sync.resource_graph.client import QueryScope, Response
 from azure_port_sync.resource_graph.failures import ResponseTooLargeError
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
 from azure_port_sync_tests.support.azure import TOO_LARGE, error_body, fill, one_sentence, response_body
+from azure_port_sync_tests.support.clocks import SteppedClock
 
 _ALL = "resources\n| project id, name"
 

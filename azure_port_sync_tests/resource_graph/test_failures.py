@@ -29,8 +29,9 @@ from azure_port_sync.resource_graph.failures import (
 )
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import SteppedClock, shows_none_of
 from azure_port_sync_tests.support.azure import TOO_LARGE, error_body, fill, one_sentence
+from azure_port_sync_tests.support.clocks import SteppedClock
+from azure_port_sync_tests.support.leaks import shows_none_of
 
 _PAGE = b"<!DOCTYPE html>\n<html><title>Blocked</title></html>"
 _PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")

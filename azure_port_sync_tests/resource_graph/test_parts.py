@@ -22,9 +22,9 @@ from azure_port_sync.resource_graph.client import QueryScope, Response
 from azure_port_sync.resource_graph.failures import ResponseTooLargeError
 from azure_port_sync.resource_graph.parts import IN_FLIGHT, Part, read_in_parts
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
 from azure_port_sync_tests.support.azure import fill, one_sentence
-from azure_port_sync_tests.support.clocks import StillClock
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock, StillClock
 
 # -- the loop, without Azure ------------------------------------------------------------------------------------------
 

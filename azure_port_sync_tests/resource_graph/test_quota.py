@@ -11,9 +11,8 @@ from azure_port_sync.resource_graph.client import QueryScope
 from azure_port_sync.resource_graph.quota import QuotaLimiter, quota_of, retry_after
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, SteppedClock
 from azure_port_sync_tests.support.azure import fill
-from azure_port_sync_tests.support.clocks import StillClock
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock, StillClock
 
 
 def _busiest(instants: list[datetime]) -> int:

@@ -12,8 +12,9 @@ from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import AzureReader
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW, ReaderOf
+from azure_port_sync_tests.conftest import ReaderOf
 from azure_port_sync_tests.support.azure import error_body, fill, one_sentence, response_body
+from azure_port_sync_tests.support.clocks import NOW
 
 
 def test_subscriptions_go_in_batches(sandbox: Sandbox, reader_of: ReaderOf) -> None:

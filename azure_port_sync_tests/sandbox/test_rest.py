@@ -13,7 +13,7 @@ from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import RefusedError, Throttle
 from azure_port_sync.sandbox.rest import MAX_BODY_BYTES, TOKEN_SECONDS
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.clocks import NOW
 
 Json = dict[str, Any]
 GROUP = "azureResourceGroup"

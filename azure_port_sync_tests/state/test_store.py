@@ -31,7 +31,7 @@ from azure_port_sync.core.windows import Window
 from azure_port_sync.state import Comparison, StateStore
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.store import LEASE, TOMBSTONE_FOR
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync_tests.support.clocks import NOW
 
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""What the walk through the Dagster UI needs: the real thing running on free ports, and a browser to look at it.
+"""The parts of the walk through the Dagster UI: the real thing running on free ports, and a browser to look at it.
 
 The browser is the machine's own Chromium (Debian: `apt-get install chromium`), driven by Playwright.
 """
@@ -14,13 +14,13 @@ import requests
 from playwright.sync_api import Locator, Page, Playwright, expect
 
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.support.daemon import PATIENCE, Daemon
+from azure_port_sync_tests.support.dagster_dev import PATIENCE, DagsterDev
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-class Station(Daemon):
-    """Dagster at work on a sandbox, with a schedule that ticks every minute and alerts that go to `alerts`."""
+class SandboxDev(DagsterDev):
+    """`dagster dev` on a sandbox, with a schedule that ticks every minute and alerts that go to `alerts`."""
 
     def __init__(self, folder: Path, sandbox: Sandbox, alerts: str) -> None:
         self.sandbox = sandbox
@@ -31,7 +31,7 @@ class Station(Daemon):
         self.wait_for(self._answers)
 
     def finished(self, run_id: str | None = None) -> dg.DagsterRun:
-        """The first run, or this one, at its end."""
+        """Return the first run, or this one, at its end."""
         which = dg.RunsFilter(
             run_ids=[run_id] if run_id else None,
             statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
@@ -64,17 +64,17 @@ def page_of(playwright: Playwright) -> Iterator[Page]:
         browser.close()
 
 
-class Operator:
-    """A person at the Dagster UI. Where `pictures` names a folder, what they see is kept there."""
+class Visitor:
+    """A person in a browser, at the Dagster UI. With `pictures`, pictures of what they see go into that folder."""
 
-    def __init__(self, station: Station, page: Page, pictures: Path | None) -> None:
-        self.station = station
+    def __init__(self, dev: SandboxDev, page: Page, pictures: Path | None) -> None:
+        self.dev = dev
         self.page = page
         self._pictures = pictures
 
     def open(self, path: str) -> None:
         """Go to a page of the UI."""
-        self.page.goto(self.station.url + path)
+        self.page.goto(self.dev.url + path)
 
     def sees(self, text: str, *, exact: bool = False) -> Locator:
         """Wait until this text is there to be read."""
@@ -107,4 +107,4 @@ class Operator:
             self.keep(picture)
         self.page.get_by_role("button", name="Launch Run").click()
         self.page.wait_for_url("**/runs/*")
-        return self.station.finished(self.page.url.rpartition("/")[2].partition("?")[0])
+        return self.dev.finished(self.page.url.rpartition("/")[2].partition("?")[0])

@@ -1,13 +1,42 @@
-"""Clocks for tests of what has no sandbox."""
+"""Clocks for tests: none of them waits."""
 
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from azure_port_sync_tests.conftest import NOW
+from azure_port_sync.core.clock import SystemClock
+from azure_port_sync.sandbox.clock import SandboxClock
+
+#: When tests take place, unless they say otherwise.
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
+class SteppedClock:
+    """The sandbox's clock as the product's: sleeping moves it."""
+
+    def __init__(self, clock: SandboxClock) -> None:
+        self._clock = clock
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._clock.advance(timedelta(seconds=seconds))
+
+
+class Later(SystemClock):
+    """The machine's clock, ahead of itself, so that what Dagster has just stamped is old."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
 
 
 class StillClock:
-    """A clock that stands still but for sleeping; safe between threads."""
+    """A clock that stands still but for sleeping, for tests without a sandbox; safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -19,7 +19,8 @@ from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
+from azure_port_sync_tests.conftest import ReaderOf
+from azure_port_sync_tests.support.clocks import SteppedClock
 
 TICK = timedelta(minutes=15).total_seconds()
 

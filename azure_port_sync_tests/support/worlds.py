@@ -34,7 +34,7 @@ from azure_port_sync.sandbox.compare import Catalog, Differences, differences, e
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.conftest import NOW, SteppedClock
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 GRACE_PERIOD = timedelta(hours=24)
 TICK = timedelta(minutes=15).total_seconds()

@@ -1,6 +1,6 @@
-"""What the newest run did, for the page that GitHub shows of a job: a runner has no Dagster UI.
+"""A summary of the newest run for the page that GitHub shows of a job, because a runner has no Dagster UI.
 
-It repeats what the run's own events say, and adds nothing. The settings are not in its environment, and it needs none.
+It repeats what the run's own events say, and adds nothing. It needs no settings, and gets none.
 """
 
 import os
@@ -31,12 +31,12 @@ _NUMBERS = (
     "seconds",
 )
 _TEXTS = ("mode", "mode_reason", "delivery", "delivery_reason", "next_step")
-#: Each asset of port_setup shows what it changed under this name.
+#: The metadata in which each asset of port_setup records what it changed.
 _DIFF = "diff"
 
 
 def report(instance: dg.DagsterInstance) -> str:
-    """The newest run in Markdown."""
+    """Return the newest run in Markdown."""
     runs = instance.get_runs(limit=1)
     if not runs:
         return "No run was started. The log of the job says why.\n"
@@ -52,7 +52,7 @@ def report(instance: dg.DagsterInstance) -> str:
 
 
 def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
-    """What an asset recorded; a dry run records it as an observation."""
+    """Return the metadata of an asset; a dry run records it as an observation."""
     if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
         metadata = event.step_materialization_data.materialization.metadata
     elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:

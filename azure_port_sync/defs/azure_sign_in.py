@@ -1,0 +1,80 @@
+"""How a run signs in to Azure: with a client secret where one is set, otherwise with this machine's own identity."""
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from azure.core import AzureClouds
+from azure.core.credentials import TokenCredential
+from azure.identity import AzureAuthorityHosts, ClientSecretCredential, DefaultAzureCredential
+from azure.mgmt.core.tools import get_arm_endpoints
+
+from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.settings import Settings
+
+#: The Azure SDK's names of each AZURE_CLOUD: of its endpoints, and of the host that signs in.
+_CLOUDS = {
+    "public": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
+    "usgov": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
+    "china": (AzureClouds.AZURE_CHINA_CLOUD, AzureAuthorityHosts.AZURE_CHINA),
+}
+_MICROSOFTS_HOSTS = frozenset(host for _, host in _CLOUDS.values())
+
+
+@dataclass(frozen=True)
+class AzureSignIn:
+    """A credential, with the address of Azure Resource Manager and the scopes of the tokens that it takes."""
+
+    credential: TokenCredential
+    resource_manager_url: str
+    scopes: list[str]
+
+    def tenant(self) -> str:
+        """Return the id of the tenant that issues the tokens."""
+        payload = self.credential.get_token(*self.scopes).token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["tid"])
+
+
+def sign_in(settings: Settings) -> AzureSignIn:
+    """Return how these settings sign in; nothing is sent yet."""
+    cloud, cloud_authority = _CLOUDS[settings.AZURE_CLOUD]
+    endpoints = get_arm_endpoints(cloud)
+    return AzureSignIn(
+        _credential(settings, settings.AZURE_AUTHORITY_HOST or cloud_authority),
+        settings.AZURE_RESOURCE_MANAGER_URL or endpoints["resource_manager"].rstrip("/"),
+        endpoints["credential_scopes"],
+    )
+
+
+def _credential(settings: Settings, authority: str) -> TokenCredential:
+    options: dict[str, Any] = {"authority": authority, "connection_verify": settings.verify}
+    if urlsplit(authority if "//" in authority else f"//{authority}").hostname not in _MICROSOFTS_HOSTS:
+        options["disable_instance_discovery"] = True  # Microsoft does not know this host and must not be asked about it
+    if settings.AZURE_CLIENT_SECRET is None:
+        return _identity_of_this_machine(settings, options)
+    if not (settings.AZURE_TENANT_ID and settings.AZURE_CLIENT_ID):
+        missing = "AZURE_CLIENT_ID" if settings.AZURE_TENANT_ID else "AZURE_TENANT_ID"
+        raise SettingsError(
+            f"AZURE_CLIENT_SECRET is set, but {missing} is not: set both from the app registration's overview page, "
+            "or unset the secret to sign in with this machine's identity."
+        )
+    secret = settings.AZURE_CLIENT_SECRET.get_secret_value()
+    options["retry_total"] = 0  # the reader of Azure does all retries
+    return ClientSecretCredential(settings.AZURE_TENANT_ID, settings.AZURE_CLIENT_ID, secret, **options)
+
+
+def _identity_of_this_machine(settings: Settings, options: dict[str, Any]) -> TokenCredential:
+    """Return workload identity, managed identity or the Azure CLI, whichever is there."""
+    # The SDK takes an empty variable for a value, but CI systems pass settings that are unset as empty variables.
+    for name in [name for name, value in os.environ.items() if name.startswith("AZURE_") and not value.strip()]:
+        del os.environ[name]
+    return DefaultAzureCredential(
+        managed_identity_client_id=settings.AZURE_CLIENT_ID,
+        workload_identity_client_id=settings.AZURE_CLIENT_ID,
+        workload_identity_tenant_id=settings.AZURE_TENANT_ID,
+        **options,
+    )

@@ -1,0 +1,40 @@
+"""The private parts of Dagster that we depend on, all of them, with the reason for each.
+
+`retention` has to delete what Dagster itself leaves behind, and Dagster's public interface cannot. A test of this
+module fails when a new version of Dagster moves these parts, or makes them unnecessary.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+
+
+def delete_event_database(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete the SQLite file with the events of a run that was deleted.
+
+    On SQLite each run has one, which `DagsterInstance.delete_run` empties and leaves (35,000 files a year). Elsewhere
+    there is no such file.
+    """
+    for file in (Path(instance.root_directory) / "history" / "runs").glob(f"{run_id}.db*"):
+        file.unlink(missing_ok=True)
+
+
+def delete_evaluations_of_deleted_runs(instance: dg.DagsterInstance) -> None:
+    """Delete the check evaluations of runs that are gone, except the newest one of each check, which the UI shows.
+
+    `DagsterInstance.delete_run` leaves these rows (half a million a year), and no public method deletes them.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return
+    rows = AssetCheckExecutionsTable.c
+    with storage.index_connection() as connection:
+        runs = connection.scalars(sa.select(rows.run_id).distinct()).all()
+        newest = sa.select(sa.func.max(rows.id)).group_by(rows.asset_key, rows.check_name)
+        for run_id in runs:
+            if instance.get_run_by_id(run_id) is None:
+                old = sa.delete(AssetCheckExecutionsTable).where(rows.run_id == run_id, rows.id.not_in(newest))
+                connection.execute(old)
