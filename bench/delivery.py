@@ -29,6 +29,7 @@ from requests.adapters import HTTPAdapter
 
 from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.entities import observed_row
+from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import CHANGE_SET, concat, frame_of, records
@@ -118,13 +119,13 @@ def _plain_loop(change_set: pd.DataFrame) -> tuple[float, int]:
 
 def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
     clock = SystemClock()
-    store = StateStore(f"sqlite:///{os.environ['BENCH_FOLDER']}/state.sqlite")
+    store = StateStore(f"sqlite:///{os.environ['BENCH_FOLDER']}/state.sqlite", clock)
     sink = _sink(way, clock)
     window = Window(clock.now() - timedelta(days=1), clock.now())
-    state = store.target_state("bench")
+    state = store.targets.load("bench")
     plan = Plan("bench", "run", Request(Mode.FULL), Mode.FULL, (), window, "", None, state.generation, 0)
     started = time.monotonic()
-    report = deliver_changes(ChangeSet(change_set, plan), sink, store, clock)
+    report = deliver_changes(ChangeSet(change_set, plan, Guard(deletes=0, known=0)), sink, store, clock)
     seconds = time.monotonic() - started
     sink.close()
     if report.unsettled:

@@ -141,7 +141,7 @@ def test_a_window_reads_as_text() -> None:
 PAST = Window(NOW - timedelta(hours=6), NOW - timedelta(hours=5))
 
 
-def test_a_part_moves_no_watermark_and_is_told_again() -> None:
+def test_a_part_moves_no_watermark_and_is_sent_again() -> None:
     made = _plan(request=Request(Mode.FULL, only=Selection.of(resource_groups=["Web"])))
     assert (made.mode, made.advances_watermark, made.resends_all) == (Mode.PARTIAL, False, True)
     assert made.reasons == ("a part is sent again: only resource groups web; the watermark stays",)

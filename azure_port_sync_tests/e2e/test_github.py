@@ -215,7 +215,7 @@ def runner(seeded: Sandbox, tmp_path: Path) -> Runner:
 def test_the_state_goes_from_job_to_job_and_its_loss_costs_a_full_run(seeded: Sandbox, runner: Runner) -> None:
     assert runner.run(schedule=INCREMENTAL), runner.log
     assert "Full run over" in runner.log
-    assert "no run has settled for this target yet" in runner.summary
+    assert "this target has never been synced" in runner.summary
     assert seeded.compare().sentences() == []
 
     play(seeded.tenant)
@@ -232,7 +232,7 @@ def test_the_state_goes_from_job_to_job_and_its_loss_costs_a_full_run(seeded: Sa
     runner.cache.clear()
     assert runner.run(schedule=INCREMENTAL), runner.log
     assert "Full run over" in runner.log
-    assert "no_older_ghosts" in runner.summary
+    assert "no_stale_entities" in runner.summary
     assert seeded.compare().sentences() == []
 
 
@@ -246,7 +246,7 @@ def test_with_a_database_nothing_is_cached_and_with_api_credentials_a_first_run_
     assert seeded.compare().sentences() != []
 
     assert runner.run(schedule=INCREMENTAL), runner.log
-    assert "no_older_ghosts" not in runner.summary
+    assert "no_stale_entities" not in runner.summary
     assert seeded.compare().sentences() == []
     assert {runner.outcomes[step] for step in ("Restore the state", "Save the state")} == {"skipped"}
     assert runner.cache == {}
@@ -279,7 +279,7 @@ def test_port_can_be_set_up_from_github(tmp_path: Path) -> None:
         assert runner.run(inputs={**BLANK, "job": "port_setup"}), runner.log
     assert "### port_setup: success" in runner.summary
     assert "next_step: Set PORT_WEBHOOK_INGEST_URL" in runner.summary
-    assert all(f"{blueprint}: created" in runner.summary for blueprint in BLUEPRINTS.values())
+    assert all(f"{blueprint}: created" in runner.summary for blueprint in packaged_blueprints().values())
 
 
 def test_an_input_that_is_not_json_stops_the_job_before_it_runs(tmp_path: Path) -> None:

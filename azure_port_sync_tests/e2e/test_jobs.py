@@ -34,14 +34,16 @@ from azure_port_sync_tests.support.operator import (
 
 CHECKS = (
     "containers_match_azure",
+    "containers_readable",
     "rows_match_azure",
+    "rows_readable",
     "records_accounted_for",
     "candidates_accounted_for",
     "identifiers_valid",
     "subscriptions_present",
     "deletes_within_guard",
     "deliveries_match_change_set",
-    "deliveries_settled",
+    "deliveries_complete",
     "quarantine_empty",
     "ledger_matches_inventory",
     "port_holds_ledger",
@@ -61,12 +63,12 @@ def test_the_first_run_is_full_and_fills_the_catalog(operator: Operator, estate:
     figures = recorded(result)
     assert operator.sandbox.compare().sentences() == []
     assert figures["mode"] == "full"
-    assert figures["mode_reason"] == "no run has settled for this target yet"
+    assert figures["mode_reason"] == "this target has never been synced"
     assert figures["upserts"] == figures["accepted"] == len(estate)
     assert tags_of(operator, result)["azure_port_sync/mode"] == "full"
     assert tags_of(operator, result)["azure_port_sync/reason"] == figures["mode_reason"]
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert checks.pop("no_older_ghosts") is False  # nobody knows what Port contained before the first run
+    assert checks.pop("no_stale_entities") is False  # nobody knows what Port contained before the first run
     assert checks == dict.fromkeys(CHECKS, True)
 
 
@@ -87,8 +89,8 @@ def test_a_run_with_nothing_new_delivers_nothing(operator: Operator, estate: dic
     assert re.fullmatch(r"\(2026-12-\d\d .*, 2026-12-\d\d .*\] UTC", tags["azure_port_sync/window"])
 
     operator.sandbox.tenant.touch_resource(resource_id=estate["sql"])  # a record without a visible change
-    figures = operator.sync()
-    assert (figures["records_read"], figures["accepted"]) == (1, 0)
+    touched = operator.sync()
+    assert (touched["records_read"], touched["accepted"]) == (1, 0)
 
 
 def test_a_full_sync_finds_what_has_no_record_and_with_force_sends_everything(
@@ -187,7 +189,7 @@ def test_a_vanished_subscription_keeps_its_entities_for_a_day_and_is_read_again_
         rf"1 subscription has vanished: {estate['dev']}. Its 3 entities stay in Port until 2026-12-2\d",
         failed_checks(result)["subscriptions_present"],
     )
-    assert recorded(result)["held_back_by_grace"] == 3
+    assert recorded(result)["in_grace_period"] == 3
     tenant.create_resource(group_id=estate["lab"], type="Microsoft.Web/sites", name="meanwhile")
     operator.clock.sleep(timedelta(days=1).total_seconds())
     operator.settles()
@@ -319,7 +321,7 @@ def test_a_port_that_is_down_fails_the_run_with_its_reason(
 
     assert not failed.success
     assert recorded(failed)["accepted"] == 0
-    sentence = failed_checks(failed)["deliveries_settled"]
+    sentence = failed_checks(failed)["deliveries_complete"]
     assert "Port accepted nothing for 10 minutes (PORT_DELIVERY_DEADLINE_MINUTES): it answered 503" in sentence
     operator.sandbox.faults.clear()
     operator.settles()
@@ -331,7 +333,7 @@ def test_a_wrong_webhook_stops_the_run_at_once(operator: Operator, estate: dict[
 
     failed = operator.run()
 
-    sentence = failed_checks(failed)["deliveries_settled"]
+    sentence = failed_checks(failed)["deliveries_complete"]
     assert "check PORT_WEBHOOK_" in sentence
     assert operator.sandbox.environment()["PORT_WEBHOOK_INGEST_URL"] not in sentence
 
@@ -375,7 +377,7 @@ def test_two_targets_keep_their_states_apart(
         monkeypatch.setenv("PORT_WEBHOOK_SECRET", other.environment()["PORT_WEBHOOK_SECRET"])
         figures = operator.sync()
 
-        assert figures["mode_reason"] == "no run has settled for this target yet"
+        assert figures["mode_reason"] == "this target has never been synced"
         assert sum(len(entities) for entities in other.held().values()) == len(estate)
 
 

@@ -86,7 +86,7 @@ def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
     done = run("azure_port_sync", "run", folder=tmp_path, environment={})
 
     assert done.returncode == 0, done.stderr
-    assert "full: no run has settled for this target yet" in done.stdout
+    assert "full: this target has never been synced" in done.stdout
     assert "incremental: the watermark is recent and the scope is unchanged" in done.stdout
     assert "The catalog equals the tenant." in done.stdout
 

@@ -41,7 +41,7 @@ from azure_port_sync_tests.support.worlds import (
 )
 
 #: Checks that only warn, of what a history may well contain.
-_WARNINGS = {"subscriptions_present", "no_older_ghosts", "watermark_recent"}
+_WARNINGS = {"subscriptions_present", "no_stale_entities", "watermark_recent"}
 
 
 class Jobs:

@@ -101,24 +101,24 @@ class _StoreRecord:
         self._store, self._plan = store, plan
 
     def renew_lease(self) -> None:
-        self._store.renew(self._plan, NOW)
+        self._store.lease.renew(self._plan)
 
     def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.begin_sending(self._plan, rows, NOW)
+        self._store.ledger.begin_sending(self._plan, rows)
 
     def confirm(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.settle(self._plan, rows, NOW)
+        self._store.ledger.confirm(self._plan, rows)
 
     def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        self._store.quarantine(self._plan, refused, NOW)
+        self._store.facts.quarantine(self._plan, refused)
 
 
 def _plan(store: StateStore) -> Plan:
     """The plan of a run that may deliver."""
-    generation = store.target_state("t").generation
+    generation = store.targets.load("t").generation
     window = Window(NOW - timedelta(days=1), NOW)
     plan = Plan("t", "r", Request(), Mode.FULL, (), window, "scope", None, generation, 0)
-    assert store.claim(plan, NOW) is None
+    assert store.lease.claim(plan) is None
     return plan
 
 

@@ -17,9 +17,10 @@ from azure.identity import ClientSecretCredential
 from azure_port_sync.core.request import Request
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.definitions import definitions
-from azure_port_sync.engine.decide import ChangeSet, decide_changes
+from azure_port_sync.engine.containers import read_snapshot
+from azure_port_sync.engine.decide import ChangeSet
 from azure_port_sync.engine.deliver import DeliveryLimits, DeliveryReport
-from azure_port_sync.engine.run import deliver_changes, read_snapshot, sync_once
+from azure_port_sync.engine.run import decide_changes, deliver_changes, sync_once
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks import Sink
@@ -148,9 +149,8 @@ class Scene:
         self._stores += 1
         return self._folder / f"state-{self._stores}.sqlite"
 
-    @staticmethod
-    def _open(database: Path) -> StateStore:
-        return StateStore(f"sqlite:///{database}")
+    def _open(self, database: Path) -> StateStore:
+        return StateStore(f"sqlite:///{database}", self.clock)
 
     def begin(self) -> StateStore:
         """The ledger as it was after the first sync, as Port and the clock are again."""
@@ -327,7 +327,7 @@ def test_a_fault_ends_as_the_table_says(
     scene: Scene, record_property: Callable[[str, object], None], kind: str, fault: str, name: str
 ) -> None:
     with closing(scene.begin()) as store:
-        before = store.target_state(TARGET).watermark
+        before = store.targets.load(TARGET).watermark
         # A drip moves the clock by which other answers, in flight beside it, would come too slowly as well.
         threads = 1 if fault == "slow drip" else THREADS
         timeouts = SHORT_TIMEOUTS if fault == "time-out" else TIMEOUTS
@@ -342,8 +342,8 @@ def test_a_fault_ends_as_the_table_says(
 
         assert happened == matrix.EXPECTED[kind, fault, name]
         fails = happened.startswith("fails")
-        assert (store.target_state(TARGET).watermark == before) == fails
-        assert [fault in reason for reason in store.quarantined(TARGET)["reason"]] == [True] * report.quarantined
+        assert (store.targets.load(TARGET).watermark == before) == fails
+        assert [fault in reason for reason in store.facts.quarantined(TARGET)["reason"]] == [True] * report.quarantined
         wrong = scene.wrong()
         assert report.quarantined == (happened == "quarantined")
         if happened == "delivered":
@@ -359,7 +359,7 @@ def test_a_fault_ends_as_the_table_says(
         if fails or report.quarantined:
             scene.fix(store, name, report)
             assert scene.wrong() == []
-            assert store.target_state(TARGET).watermark != before
+            assert store.targets.load(TARGET).watermark != before
 
 
 # -- the job ---------------------------------------------------------------------------------------------------------
@@ -401,4 +401,4 @@ def test_a_run_fails_with_the_sentence_of_the_table(
 
     assert not failed.success
     sentence = matrix.EXPECTED[kind, fault, name].removeprefix("fails: ")
-    assert sentence in matrix.plain(failed_checks(failed).get("deliveries_settled", failure(failed)))
+    assert sentence in matrix.plain(failed_checks(failed).get("deliveries_complete", failure(failed)))

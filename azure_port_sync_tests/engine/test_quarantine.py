@@ -382,7 +382,7 @@ def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: Scenario, api
 
         outcome = _settles(world)
 
-        assert outcome.findings.verdicts[Verdict.ID_CONFLICT] == 0
+        assert outcome.stats.verdicts[Verdict.ID_CONFLICT] == 0
         assert _quarantine(world) == {}
         assert world.sandbox.compare().sentences() == []
 
@@ -403,7 +403,7 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     assert result.success
     figures, checks = recorded(result), failed_checks(result)
     assert (figures["in_quarantine"], figures["refused"], figures["accepted"]) == (3, 2, len(estate) + 1)
-    assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_older_ghosts"}
+    assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_stale_entities"}
     assert re.match(r"3 entities are in quarantine, the oldest since 2026-1.*: /subs", checks["quarantine_empty"])
     table = {row.data["azure_id"].rpartition("/")[2]: row.data for row in figures["quarantine"].records}
     assert {name: (row["operation"], row["attempts"]) for name, row in table.items()} == {

@@ -7,7 +7,7 @@ import pytest
 
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.request import Mode, Request
-from azure_port_sync.engine import run
+from azure_port_sync.engine.run import deliver_changes
 from azure_port_sync.engine.verify import PATIENCE, Verification, verify
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
@@ -15,15 +15,9 @@ from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
-from azure_port_sync_tests.e2e import test_jobs
-from azure_port_sync_tests.e2e.test_jobs import Operator, failed_checks
-from azure_port_sync_tests.engine import test_histories
-from azure_port_sync_tests.engine.test_histories import TICK, Scenario
-from azure_port_sync_tests.port import test_sink_selection
 from azure_port_sync_tests.support.clocks import SteppedClock
-
-world, api = test_histories.world, test_histories.api
-operator, estate, credentials = test_jobs.operator, test_jobs.estate, test_sink_selection.credentials
+from azure_port_sync_tests.support.operator import Operator, failed_checks
+from azure_port_sync_tests.support.scenario import TICK, Scenario
 
 SITES = "microsoft.web/sites"
 RESOURCES = "azureCloudResources"
@@ -40,13 +34,13 @@ def _sample(world: Scenario) -> tuple[dict[str, str], ...]:
     world.clock.sleep(TICK)
     world.runs += 1
     change_set, _ = world.decide(Request(Mode.FULL), run=str(world.runs))
-    assert run.deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
+    assert deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
     return change_set.sample
 
 
 def _verified(world: Scenario, api: PortApi, sample: Any, mappings: Any = None) -> Verification:
     mapping = WebhookMapping(mappings or _mappings(world))
-    return verify(api, mapping, world.store.ledger_counts("t"), sample, world.clock)
+    return verify(api, mapping, world.store.ledger.counts("t"), sample, world.clock)
 
 
 def test_a_port_that_holds_what_was_sent_is_believed_at_once(world: Scenario, api: PortApi) -> None:

@@ -22,7 +22,7 @@ _NUMBERS = (
     "deletes",
     "unchanged",
     "pending",
-    "told_again",
+    "resent",
     "accepted",
     "refused",
     "failed",
