@@ -449,7 +449,7 @@ def test_a_part_or_a_past_window_is_delivered_again_from_the_launchpad(
     operator.sync()
     window = {"start": (start - timedelta(seconds=1)).isoformat(), "end": operator.clock.now().isoformat()}
     past = operator.sync(mode="incremental", backfill=window)
-    assert (past["mode"], past["records_read"], past["accepted"]) == ("partial", 1, 0)
+    assert (past["mode"], past["records_read"], past["accepted"]) == ("backfill", 1, 0)
 
 
 BAD_OVERRIDES: tuple[tuple[dict[str, Any], str], ...] = (

@@ -84,7 +84,7 @@ def test_sending_is_recorded_before_the_request_leaves(store: StateStore, tmp_pa
             identifier = json.loads(body)["data"]["resourceId"].replace(" ", "_")
             with engine.connect() as connection:
                 found = connection.execute(
-                    sa.text("SELECT state, hash FROM ledger WHERE identifier = :i"), {"i": identifier}
+                    sa.text("SELECT state, hash FROM azure_port_sync_ledger WHERE identifier = :i"), {"i": identifier}
                 ).one()
             states.append((found.state, found.hash))
 
