@@ -57,7 +57,7 @@ def test_port_can_be_asked_where_there_are_credentials(
     with _resources(monkeypatch, environment, port=PortResource(clock=clock)) as built:
         ((entity,),) = built.port.api.entities(packaged_blueprints()[Kind.RESOURCE])
 
-    assert entity["identifier"] == "/a"
+    assert entity.identifier == "/a"
 
 
 def test_port_is_not_asked_without_credentials(
