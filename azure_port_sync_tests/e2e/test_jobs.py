@@ -87,8 +87,8 @@ def test_a_run_with_nothing_new_delivers_nothing(operator: Operator, estate: dic
     assert re.fullmatch(r"\(2026-12-\d\d .*, 2026-12-\d\d .*\] UTC", tags["azure_port_sync/window"])
 
     operator.sandbox.tenant.touch_resource(resource_id=estate["sql"])  # a record without a visible change
-    figures = operator.sync()
-    assert (figures["records_read"], figures["accepted"]) == (1, 0)
+    touched = operator.sync()
+    assert (touched["records_read"], touched["accepted"]) == (1, 0)
 
 
 def test_a_full_sync_finds_what_has_no_record_and_with_force_sends_everything(
