@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help install run test soak matrix screenshots dev sandbox check docs clean
+.PHONY: help install run test test-quick soak matrix screenshots dev sandbox check docs clean
 
 help:
 	@echo "make run      sync once: your tenant when credentials are set, otherwise the embedded sandbox"
 	@echo "make dev      sandbox (or your tenant) with the Dagster UI and the schedules"
 	@echo "make test     the tests"
+	@echo "make test-quick  those of core, queries, state and engine, with few random examples: in under a minute"
 	@echo "make soak     thousands of random histories (about 1,500 an hour and core): make soak HISTORIES=5000"
 	@echo "make matrix   every fault on the way to Port, and the page docs/fault-matrix.md of what it does"
 	@echo "make screenshots  walk through the Dagster UI in Chromium, and the pictures of it in docs/screenshots"
@@ -45,6 +46,10 @@ sandbox: install
 test: install
 	@$(BIN)/python -m pytest
 
+QUICK := core state engine resource_graph/test_kql.py sandbox/test_kql.py
+test-quick: install
+	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest $(addprefix azure_port_sync_tests/,$(QUICK))
+
 HISTORIES ?= 5000
 soak: install
 	@HYPOTHESIS_PROFILE=soak SOAK_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest azure_port_sync_tests/engine/test_soak.py
@@ -56,7 +61,7 @@ screenshots: install
 	@SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest --numprocesses=0 azure_port_sync_tests/e2e/test_browser.py
 
 check: install
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --num-workers auto
 	@$(BIN)/dagster definitions validate -m azure_port_sync.definitions
 
 clean:

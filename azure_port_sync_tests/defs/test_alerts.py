@@ -93,11 +93,13 @@ def test_a_post_that_fails_is_tried_again_and_shows_no_url(
 ) -> None:
     operator.sandbox.faults.add(DOWN)
     operator.run()
-    channel.status = 500
-
-    with pytest.raises(dg.Failure, match="could not be posted to ALERT_WEBHOOK_URL: it answered 500") as failed:
-        sensor.tick()
-    assert "a-secret-key" not in str(failed.getrepr(chain=True))
+    for status in (500, 302):  # a redirect would end at a sign-in page
+        channel.status = status
+        with pytest.raises(
+            dg.Failure, match=f"could not be posted to ALERT_WEBHOOK_URL: it answered {status}"
+        ) as failed:
+            sensor.tick()
+        assert "a-secret-key" not in str(failed.getrepr(chain=True))
     channel.status = 200
     sensor.tick()
 
@@ -218,17 +220,6 @@ def test_a_long_reason_is_cut(
     (alert,) = channel.posted
     assert len(alert) < 1500
     assert "subscriptions_present: AZURE_SUBSCRIPTION_IDS names" in alert
-
-
-def test_a_redirect_does_not_count_as_posted(
-    operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
-) -> None:
-    operator.sandbox.faults.add(DOWN)
-    operator.run()
-    channel.status = 302
-
-    with pytest.raises(dg.Failure, match="it answered 302"):
-        sensor.tick()
 
 
 def test_a_run_that_dagster_tries_again_is_no_incident_yet(

@@ -6,13 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
-from azure_port_sync.defs.dagster_internals import (
-    AssetCheckExecutionsTable,
-    SqlEventLogStorage,
-    delete_evaluations_of_deleted_runs,
-    delete_event_database,
-)
+from azure_port_sync.defs.dagster_internals import delete_evaluations_of_deleted_runs, delete_event_database
 
 
 @dg.asset

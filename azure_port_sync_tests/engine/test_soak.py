@@ -12,8 +12,9 @@ from hypothesis import given, note, seed, settings
 
 from azure_port_sync_tests.support.worlds import SETUPS, History, Setup, Station, Tally, World, histories
 
-SOAKING = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-HISTORIES = settings().max_examples if SOAKING else 100
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
+SOAKING = PROFILE == "soak"
+HISTORIES = settings().max_examples if PROFILE in ("soak", "quick") else 100
 #: Tests for each setup, so that all cores have work to the end.
 SHARES = 20 if SOAKING else 2
 #: The same histories in every run of the tests, so that red means a change; new ones in every soak.
