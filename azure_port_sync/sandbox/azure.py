@@ -1,7 +1,7 @@
-"""Azure's two doors, as the real SDK knocks on them: Entra's token endpoint and Resource Graph's query endpoint.
+"""Resource Graph's query endpoint, as the real SDK knocks on it, beside Entra's token endpoint.
 
-The product is meant to meet real limits and real errors before it meets Azure: the quota and its headers, offset skip
-tokens, payload limits, and error bodies word for word as they were recorded. The contract is that of
+The product is meant to meet real limits and real errors before it meets Azure: the quota and its headers, the limits of
+an answer in rows and in bytes, and error bodies word for word as they were recorded. The contract is that of
 learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources and
 learn.microsoft.com/azure/governance/resource-graph/concepts/guidance-for-throttled-requests.
 """
@@ -11,16 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-import secrets
 import threading
-import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,14 +27,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.sandbox.kql import Layout, QueryEngine, QueryError, Result
+from azure_port_sync.sandbox.entra import Authority
+from azure_port_sync.sandbox.kql import QueryEngine, QueryError, Result
 from azure_port_sync.sandbox.tenant import Scope, Tenant
 
 QUOTA, QUOTA_WINDOW = 15, timedelta(seconds=5)
-MOST_SUBSCRIPTIONS = 1000
-LARGEST_PAGE = 1000
-LARGEST_PAYLOAD = 16 * 1024 * 1024
-TOKEN_SECONDS = 3600
+MAX_SUBSCRIPTIONS = 1000
+MAX_ROWS = 1000
+MAX_PAYLOAD = 16 * 1024 * 1024
 
 _CLUSTER = "https://arg-neu-sandbox-sf.arg.core.windows.net"
 
@@ -44,7 +42,7 @@ _CLUSTER = "https://arg-neu-sandbox-sf.arg.core.windows.net"
 def azure_app(
     tenant: Tenant, clock: SandboxClock, *, client_id: str, client_secret: str, quota: int | None = QUOTA
 ) -> Starlette:
-    """The ASGI app; `app.state.graph` has its counters and its quota, which tests and benchmarks may set."""
+    """Return the ASGI app; `app.state.graph` has its counters and its quota, which tests and benchmarks may set."""
     authority = Authority(tenant.tenant_id, client_id, client_secret)
     graph = ResourceGraph(tenant, clock, authority, Quota(clock, quota))
     app = Starlette(
@@ -56,139 +54,6 @@ def azure_app(
     )
     app.state.graph, app.state.authority = graph, authority
     return app
-
-
-# -- Entra -----------------------------------------------------------------------------------------------------------
-
-
-class Authority:
-    """Hands out bearer tokens for the client credentials grant."""
-
-    def __init__(self, tenant_id: str, client_id: str, client_secret: str) -> None:
-        self._tenant_id = tenant_id
-        self._client_id = client_id
-        self._client_secret = client_secret
-        self._expiry: dict[str, float] = {}
-
-    @property
-    def tokens(self) -> list[str]:
-        """All that have been given out."""
-        return list(self._expiry)
-
-    async def configuration(self, request: Request) -> Response:
-        """The OpenID configuration of the tenant, at whatever address this server is reached."""
-        if wrong := self._wrong_tenant(request):
-            return wrong
-        base = f"{request.base_url}{self._tenant_id}"
-        return JSONResponse(
-            {
-                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
-                "token_endpoint": f"{base}/oauth2/v2.0/token",
-                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
-                "jwks_uri": f"{base}/discovery/v2.0/keys",
-                "issuer": f"{base}/v2.0",
-                "tenant_region_scope": "EU",
-            }
-        )
-
-    async def token(self, request: Request) -> Response:
-        """A token for the one client there is, or Entra's refusal."""
-        if wrong := self._wrong_tenant(request):
-            return wrong
-        form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
-        client_id = form.get("client_id", "")
-        if form.get("grant_type") != "client_credentials":
-            return _refusal(400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type.")
-        if client_id.lower() != self._client_id.lower():
-            return _refusal(
-                400,
-                "unauthorized_client",
-                700016,
-                f"Application with identifier '{client_id}' was not found in the directory '{self._tenant_id}'. "
-                "This can happen if the application has not been installed by the administrator of the tenant or "
-                "consented to by any user in the tenant. You may have sent your authentication request to the "
-                "wrong tenant.",
-            )
-        if not secrets.compare_digest(form.get("client_secret", "").encode(), self._client_secret.encode()):
-            return _refusal(
-                401,
-                "invalid_client",
-                7000215,
-                "Invalid client secret provided. Ensure the secret being sent in the request is the client secret "
-                f"value, not the client secret ID, for a secret added to app '{client_id}'.",
-            )
-        token = secrets.token_urlsafe(48)
-        # The life of a token is real time, not the sandbox's: the SDK that holds it knows no other.
-        self._expiry[token] = time.time() + TOKEN_SECONDS
-        lifetime = {"expires_in": TOKEN_SECONDS, "ext_expires_in": TOKEN_SECONDS}
-        return JSONResponse({"token_type": "Bearer", **lifetime, "access_token": token})
-
-    def refuse(self, request: Request) -> Response | None:
-        """ARM's 401 for a request without a good token; None when the token is good."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if not token or scheme.lower() != "bearer":
-            return self._unauthorized(
-                request,
-                "AuthenticationFailed",
-                "Authentication failed. The 'Authorization' header is missing or invalid.",
-            )
-        expiry = self._expiry.get(token)
-        if expiry is None:
-            return self._unauthorized(request, "InvalidAuthenticationToken", "The access token is invalid.")
-        if expiry <= time.time():
-            return self._unauthorized(
-                request,
-                "ExpiredAuthenticationToken",
-                f"The access token expiry UTC time '{_american(expiry)}' is earlier than current UTC time "
-                f"'{_american(time.time())}'.",
-            )
-        return None
-
-    def _unauthorized(self, request: Request, code: str, message: str) -> Response:
-        challenge = f'Bearer authorization_uri="{request.base_url}{self._tenant_id}", error="invalid_token"'
-        return JSONResponse(
-            {"error": {"code": code, "message": message}},
-            status_code=401,
-            headers={"WWW-Authenticate": f'{challenge}, error_description="{message}"'},
-        )
-
-    def _wrong_tenant(self, request: Request) -> Response | None:
-        name = request.path_params["tenant"]
-        if name.lower() == self._tenant_id.lower():
-            return None
-        return _refusal(
-            400,
-            "invalid_tenant",
-            90002,
-            f"Tenant '{name}' not found. Check to make sure you have the correct tenant ID and are signing into the "
-            "correct cloud. Check with your subscription administrator, this may happen if there are no active "
-            "subscriptions for the tenant.",
-        )
-
-
-def _refusal(status: int, error: str, code: int, message: str) -> Response:
-    trace, correlation = uuid.uuid4(), uuid.uuid4()
-    stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
-    return JSONResponse(
-        {
-            "error": error,
-            "error_description": f"AADSTS{code}: {message} Trace ID: {trace} Correlation ID: {correlation} "
-            f"Timestamp: {stamp}",
-            "error_codes": [code],
-            "timestamp": stamp,
-            "trace_id": str(trace),
-            "correlation_id": str(correlation),
-            "error_uri": f"https://login.microsoftonline.com/error?code={code}",
-        },
-        status_code=status,
-    )
-
-
-def _american(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%m/%d/%Y %I:%M:%S %p}"
-
-
-# -- Resource Graph --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -243,30 +108,39 @@ class _ServiceError(Exception):
 
 
 @dataclass(frozen=True)
-class _Ask:
+class _Question:
     """A request body, read."""
 
     query: str
     scope: Scope
-    layout: Layout
     skip: int
     top: int
 
 
 class ResourceGraph:
-    """`POST /providers/Microsoft.ResourceGraph/resources`."""
+    """`POST /providers/Microsoft.ResourceGraph/resources`.
+
+    `requests` counts those that were answered with rows or with an error of the query, not those that were throttled.
+    `before_answer` is called before each of them: what a test lets happen between two requests.
+    """
 
     def __init__(self, tenant: Tenant, clock: SandboxClock, authority: Authority, quota: Quota) -> None:
-        self.requests = 0  # answered with rows or with an error of the query, not throttled
-        self.rows = 0
         self.quota = quota
-        self.engine = QueryEngine(tenant, clock)
+        self.before_answer: Callable[[], object] = lambda: None
+        self._engine = QueryEngine(tenant, clock)
         self._tenant = tenant
         self._clock = clock
         self._authority = authority
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is counted."""
+        self.requests = 0
+        self.rows = 0
+        self.quota.clear()
 
     async def resources(self, request: Request) -> Response:
-        """One page of a query."""
+        """Answer a query: its rows, as many as fit into one answer."""
         if refusal := self._authority.refuse(request):
             return refusal
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -274,6 +148,7 @@ class ResourceGraph:
             return JSONResponse({"error": {"code": "InternalServerError", "message": message}}, status_code=500)
         allowed, headers = self.quota.take()
         headers["x-ms-correlation-request-id"] = str(uuid.uuid4())
+        headers["Date"] = format_datetime(self._clock.now(), usegmt=True)
         if not allowed:
             return self._error(_ServiceError(429, "RateLimiting", _detail("RateLimiting", _THROTTLED)), headers)
         self.requests += 1
@@ -284,39 +159,24 @@ class ResourceGraph:
         return Response(content, media_type="application/json", headers=headers)
 
     def _answer(self, body: bytes) -> bytes:
-        ask = _read(body)
-        self._check_access(ask.scope)
+        self.before_answer()
+        asked = _read(body)
+        self._check_access(asked.scope)
         try:
-            result = self.engine.run(ask.query, ask.scope, ask.layout)
+            result = self._engine.run(asked.query, asked.scope, skip=asked.skip, top=asked.top)
         except QueryError as error:
             raise _ServiceError(400, "BadRequest", _detail("InvalidQuery", _INVALID_QUERY), error.detail) from error
-        return self._page(ask, result)
-
-    def _page(self, ask: _Ask, result: Result) -> bytes:
-        skip = ask.skip if result.pageable else 0  # a query with a limit of its own takes no offset
-        rows = result.page(skip, ask.top)
-        total = len(result.rows)
-        more = skip + len(rows) < total
-        data = f"[{','.join(rows)}]"
-        if ask.layout == "table":
-            columns = [{"name": name, "type": kind} for name, kind in result.columns]
-            data = f'{{"columns":{json.dumps(columns)},"rows":{data}}}'
-        truncated = "true" if more and not result.pageable else "false"
-        token = f',"$skipToken":"{_skip_token(skip + len(rows), ask.top)}"' if more and result.pageable else ""
-        content = (
-            f'{{"totalRecords":{total},"count":{len(rows)},"data":{data},"facets":[],'
-            f'"resultTruncated":"{truncated}"{token}}}'
-        ).encode()
-        if len(content) > LARGEST_PAYLOAD:
+        content = _body(result, asked)
+        if len(content) > MAX_PAYLOAD:
             raise _ServiceError(400, "BadRequest", _detail("ResponsePayloadTooLarge", _TOO_LARGE.format(len(content))))
-        self.rows += len(rows)
+        self.rows += len(result.rows)
         return content
 
     def _check_access(self, scope: Scope) -> None:
         groups = scope.management_groups
         if scope.subscriptions is not None and not self._tenant.readable_subscriptions(scope):
             raise _ServiceError(403, "AccessDenied", _detail("AccessDenied", _DENIED))
-        if groups is not None and not self._tenant.readable_management_groups(groups):
+        if groups is not None and not self._tenant.existing_management_groups(groups):
             raise _ServiceError(403, "AccessDenied", _detail("AccessDenied", _DENIED))
 
     def _error(self, refused: _ServiceError, headers: Mapping[str, str]) -> Response:
@@ -327,6 +187,18 @@ class ResourceGraph:
         )
         error = {"code": refused.code, "message": message, "details": list(refused.details)}
         return JSONResponse({"error": error}, status_code=refused.status, headers=dict(headers))
+
+
+def _body(result: Result, asked: _Question) -> bytes:
+    """The answer. With rows left over it has a skip token, or where there can be none says that rows are cut off."""
+    end = (asked.skip if result.pageable else 0) + len(result.rows)
+    more = end < result.total
+    token = f',"$skipToken":"{_skip_token(end, asked.top)}"' if more and result.pageable else ""
+    truncated = "true" if more and not result.pageable else "false"
+    return (
+        f'{{"totalRecords":{result.total},"count":{len(result.rows)},"data":[{",".join(result.rows)}],"facets":[],'
+        f'"resultTruncated":"{truncated}"{token}}}'
+    ).encode()
 
 
 _THROTTLED = (
@@ -340,7 +212,7 @@ _INVALID_QUERY = (
 # As reported in github.com/Azure/azure-sdk-for-java/issues/29924.
 _DENIED = "Access is denied to the requested resource. The user might not have enough permission."
 _TOO_LARGE = (
-    f"Response payload size is {{}}, and has exceeded the limit of {LARGEST_PAYLOAD}. Please consider querying less "
+    f"Response payload size is {{}}, and has exceeded the limit of {MAX_PAYLOAD}. Please consider querying less "
     "data at a time and make paginated call if needed."
 )
 
@@ -354,7 +226,7 @@ def _bad(message: str) -> _ServiceError:
     return _ServiceError(400, "BadRequest", _detail("InvalidRequest", message))
 
 
-def _read(body: bytes) -> _Ask:
+def _read(body: bytes) -> _Question:
     """The request body, or the reason why Resource Graph would not take it."""
     try:
         given = json.loads(body)
@@ -365,18 +237,17 @@ def _read(body: bytes) -> _Ask:
     subscriptions, groups = _names(given, "subscriptions"), _names(given, "managementGroups")
     if subscriptions and groups:
         raise _bad("subscriptions and managementGroups cannot be given together.")
-    if subscriptions and len(subscriptions) > MOST_SUBSCRIPTIONS:
-        raise _bad(f"{len(subscriptions)} subscriptions are more than the {MOST_SUBSCRIPTIONS} of one request.")
+    if subscriptions and len(subscriptions) > MAX_SUBSCRIPTIONS:
+        raise _bad(f"{len(subscriptions)} subscriptions are more than the {MAX_SUBSCRIPTIONS} of one request.")
     options = given.get("options") or {}
-    layout = options.get("resultFormat", "objectArray")
-    if layout not in {"objectArray", "table"}:
-        raise _bad(f"resultFormat {layout!r} is neither objectArray nor table.")
+    if (layout := options.get("resultFormat", "objectArray")) != "objectArray":
+        raise _bad(f"resultFormat {layout!r} is not objectArray, the only one that the sandbox plays.")
     token = _read_skip_token(options.get("$skipToken"))
-    top = _number(options, "$top", token.get("MaxRows", LARGEST_PAGE))
+    top = _number(options, "$top", token.get("MaxRows", MAX_ROWS))
     skip = _number(options, "$skip", token.get("RowsToSkip", 0))
-    if not 1 <= top <= LARGEST_PAGE or skip < 0:
-        raise _bad(f"$top must be 1 to {LARGEST_PAGE} and $skip not negative.")
-    return _Ask(given["query"], Scope(subscriptions, groups), layout, skip, top)
+    if not 1 <= top <= MAX_ROWS or skip < 0:
+        raise _bad(f"$top must be 1 to {MAX_ROWS} and $skip not negative.")
+    return _Question(given["query"], Scope(subscriptions, groups), skip, top)
 
 
 def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:

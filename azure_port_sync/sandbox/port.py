@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from azure_port_sync.port.mapping import Target, WebhookMapping
+from azure_port_sync.sandbox.mapping import Mappings, Target, target_of
 
 MAX_BODY_BYTES = 512 * 1024
 MAX_IDENTIFIER_LENGTH = 1000
@@ -483,11 +483,11 @@ class Webhook:
         self.identifier = self.identifier or self.key
         for mapping in self.mappings:
             _check_mapping(mapping)
-        self._mapping = WebhookMapping(self.mappings)
+        self._made = Mappings(self.mappings)
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
         """What the mappings make of an event, in the order of the mappings."""
-        return self._mapping.records(context)
+        return self._made.records(context)
 
     def signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the event carries the signature this webhook asks for; without a secret it asks for none.
@@ -507,7 +507,7 @@ def _check_mapping(mapping: Json) -> None:
     unknown = (mapping.keys() - _MAPPING_KEYS) | (mapping["entity"].keys() - _ENTITY_KEYS)
     if unknown:
         raise ValueError(f"the sandbox does not play these parts of a mapping: {', '.join(sorted(unknown))}")
-    operation = Target.of(mapping).operation
+    operation = target_of(mapping).operation
     if operation not in {"create", "delete"}:
         raise ValueError(f"a mapping's operation is create or delete, not {operation!r}")
     if operation == "delete" and mapping["entity"].keys() != {"identifier"}:

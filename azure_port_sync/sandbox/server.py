@@ -28,7 +28,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from azure_port_sync.sandbox.azure import QUOTA, Authority, ResourceGraph, azure_app
+from azure_port_sync.sandbox.azure import QUOTA, ResourceGraph, azure_app
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.compare import (
     SUBSCRIPTION,
@@ -37,12 +37,13 @@ from azure_port_sync.sandbox.compare import (
     differences,
     expected_catalog,
 )
+from azure_port_sync.sandbox.entra import Authority
 from azure_port_sync.sandbox.estate import drift, play
 from azure_port_sync.sandbox.estate import seed as seed_estate
 from azure_port_sync.sandbox.faults import Fault, FaultMiddleware, Faults
 from azure_port_sync.sandbox.port import Catalog, Entity, Json, Port, RefusedError, Throttle, Webhook, iso, port_app
 from azure_port_sync.sandbox.rest import ResetForm, Rest, rest_app
-from azure_port_sync.sandbox.tenant import Tenant, TenantError
+from azure_port_sync.sandbox.tenant import VERBS, Tenant, TenantError
 
 SIGNATURE_HEADER = "x-port-signature"
 WEBHOOK_IDENTIFIER = "azureIncremental"
@@ -199,9 +200,8 @@ class Sandbox:
         self.port.clear()
         self.rest.clear()
         self._set_up_port()
-        self.graph.quota.clear()
+        self.graph.clear()
         self.graph.quota.limit, self.graph.quota.retry_after = self._quota, True
-        self.graph.requests = self.graph.rows = 0
 
     def __enter__(self) -> Self:
         return self.start()
@@ -317,6 +317,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
+                date_header=False,  # the time of an answer is the sandbox's
                 timeout_keep_alive=120,
                 timeout_graceful_shutdown=3,
                 ssl_certfile=certificate,
@@ -407,8 +408,8 @@ class _Control:
 
     def change(self, verb: str, /, **arguments: Any) -> object:
         """One verb of the tenant."""
-        if verb not in Tenant.VERBS:
-            raise ValueError(f"the tenant knows no verb {verb!r}, only {', '.join(Tenant.VERBS)}")
+        if verb not in VERBS:
+            raise ValueError(f"the tenant knows no verb {verb!r}, only {', '.join(sorted(VERBS))}")
         result: object = getattr(self._sandbox.tenant, verb)(**arguments)
         return result
 

@@ -176,11 +176,9 @@ def test_hash_parts_rows_into_equal_shares(world: World) -> None:
     ("query", "expected"),
     [
         ("resources | count", [3]),
-        ("Resources | count", [3]),
-        ("Resources | join (ResourceContainers | project subscriptionId, x = 1) on subscriptionId | count", [4]),
-        ("where type has 'storage' | project name", ["store"]),
-        ("| where type has 'storage' | project name", ["store"]),
-        ("project name | order by name desc", ["vm 1", "store", "db"]),
+        ("resources | join (resourcecontainers | project subscriptionId, x = 1) on subscriptionId | count", [4]),
+        ("resources | where type has 'storage' | project name", ["store"]),
+        ("resources | project name | order by name desc", ["vm 1", "store", "db"]),
         ("resources | where kind == 'StorageV2' | project kind", ["StorageV2"]),
         ("resources | where kind =~ 'storagev2' and name == 'store' | count", [1]),
         ("resources | distinct type | count", [3]),
@@ -193,34 +191,18 @@ def test_hash_parts_rows_into_equal_shares(world: World) -> None:
         ("resources | where name !contains 'vm' // and kind ; let | join\n| count", [2]),
         ("resources | project x = strcat('| let ; kind and ', name) | top 1 by x desc", ["| let ; kind and vm 1"]),
         ("resources | where isnull(tags) | project name", ["db"]),
-        ("resources | parse id with * '/resourceGroups/' rg '/' * | distinct rg | count", [3]),
         (
             "resources | extend p = split(id, '/') | project tostring(p[4]) | order by p_4 asc | take 1",
             ["RG-Live (eu)"],
         ),
-        ("resources | union (resourcecontainers) | where type has 'microsoft.resources' | count", [4]),
-        ("union resources, resourcecontainers | where type has 'microsoft.sql' | count", [1]),
         ("resources | where id in~ ('a', 'b') | order by id asc | count", [0]),
         ("resources | summarize arg_max(name, *) by subscriptionId | project name", ["vm 1"]),
-        ("resources | mv-expand bag = tags | count", [4]),
         ("resources | project d = datetime(2026-01-02T03:04:05.100Z) | distinct d", ["2026-01-02T03:04:05.1Z"]),
         ("resources | project d = datetime(2026-01-02T10:00:00Z) | distinct d", ["2026-01-02T10:00:00Z"]),
     ],
 )
 def test_language(small: World, query: str, expected: list[Any]) -> None:
     assert small.column(query) == expected
-
-
-def test_join_on_two_keys_joined_by_and(small: World) -> None:
-    query = """
-        resources
-        | extend rg = tolower(resourceGroup)
-        | join kind=inner (resourcecontainers | project sub = subscriptionId, group = tolower(name), rgTags = tags)
-            on $left.subscriptionId == $right.sub and $left.rg == $right.group
-        | where name == 'vm 1' and rg != ''
-        | project rgTags
-    """
-    assert small.column(query) == [{"Environment": "PROD"}]
 
 
 def test_names_of_both_sides_of_a_join_get_a_suffix(small: World) -> None:
@@ -298,8 +280,12 @@ def test_any_text_can_be_asked_for(value: str) -> None:
         ("resources | join kind=leftanti (resourcecontainers) on id", "UnsupportedJoinFlavor"),
         ("resources | join kind=rightouter (resourcecontainers) on id", "UnsupportedJoinFlavor"),
         ("resources " + "| join (resources | project id) on id " * 4, "DisallowedMaxNumberOfJoins"),
-        ("resources " + "| mv-expand tags " * 3, "DisallowedMaxNumberOfMvExpands"),
-        ("union resources, resources, resourcechanges, resourcecontainers", "DisallowedMaxNumberOfUnionLegs"),
+        ("resources | mv-expand tags", "NotPlayed"),
+        ("resources | parse id with * '/resourceGroups/' rg '/' *", "NotPlayed"),
+        ("resources | union (resourcecontainers)", "NotPlayed"),
+        ("union resources, resourcecontainers", "NotPlayed"),
+        ("where name == 'x'", "NotPlayed"),
+        ("| where name == 'x'", "NotPlayed"),
         ("securityresources | take 1", "DisallowedLogicalTableName"),
         ("resources | join (nowhere | project id) on id", "DisallowedLogicalTableName"),
         ("print 1", "DisallowedLogicalTableName"),
@@ -361,35 +347,3 @@ def test_queries_that_differ_in_an_instant_only(small: World) -> None:
     assert [before(early), before(late), before(early, late), before(late, early), before(early)] == [0, 3, 3, 3, 0]
     text = f"it is datetime({late})"
     assert small.column(f"resources | where name == 'db' | project x = '{text}'") == [text]
-
-
-# -- results that are kept ---------------------------------------------------------------------------------------------
-
-
-def test_a_result_is_kept_until_something_is_changed_or_comes_to_light(small: World) -> None:
-    query = "resources | project name | order by name asc"
-
-    def executions() -> int:
-        small.rows(query)
-        return small.engine.executions
-
-    assert [executions(), executions()] == [1, 1]
-    small.clock.advance(timedelta(hours=1))
-    assert executions() == 1
-    small.tenant.set_delays(row_delay=(60, 60))
-    small.tenant.create_resource(small.live, VM, "late")
-    assert [executions(), executions()] == [2, 2]
-    small.clock.advance(timedelta(seconds=60))
-    assert executions() == 3
-    assert "late" in small.column(query)
-    small.tenant.lose_subscription(small.subscription)
-    assert small.column(query) == []
-
-
-def test_scopes_and_layouts_do_not_share_results(small: World) -> None:
-    query = "resources | project name | order by name asc"
-    other = small.tenant.add_subscription("Empty")
-    assert len(small.engine.run(query, Scope()).rows) == 3
-    assert len(small.engine.run(query, Scope((other,))).rows) == 0
-    assert small.engine.run(query, Scope(), "table").page(0, 1) == ['["db"]']
-    assert small.engine.run(query, Scope()).page(0, 1) == ['{"name":"db"}']

@@ -13,12 +13,20 @@ import pytest
 import requests
 
 from azure_port_sync import sandbox
-from azure_port_sync.port import jq_dialect
-from azure_port_sync.sandbox.port import MAX_BODY_BYTES, Port, Throttle, Webhook, port_app
+from azure_port_sync.sandbox.port import (
+    MAX_BODY_BYTES,
+    Port,
+    RefusedError,
+    Throttle,
+    Webhook,
+    check_identifier,
+    port_app,
+)
 from azure_port_sync.sandbox.server import Server
 
 GUIDE = Path(sandbox.__file__).parent / "guide"
 BLUEPRINTS = json.loads((GUIDE / "blueprints.json").read_text())
+IDENTIFIERS = json.loads((Path(__file__).parent / "identifier_cases.json").read_text(encoding="utf-8"))
 MAPPING = json.loads((GUIDE / "webhook_mapping.json").read_text())
 SUB = "/subscriptions/11111111-2222-3333-4444-555555555555"
 GROUP = f"{SUB}/resourcegroups/rg-web"
@@ -115,71 +123,6 @@ def vm(operation: str = "upsert", **data: Any) -> Json:
         "tags": {"owner": "Jürgen"},
     } | data
     return {"operation": operation, "type": "resource", "data": data}
-
-
-# -- jq as Port evaluates it
-
-
-@pytest.mark.parametrize(
-    ("written", "evaluated"),
-    [
-        (
-            ".body.type == 'resource' and .body.operation == 'upsert'",
-            '.body.type == "resource" and .body.operation == "upsert"',
-        ),
-        ("select(.x == 'foo')", "select(.x == \"foo')"),
-        (".tags['env']", ".tags['env']"),
-        (
-            "'/subscriptions/' + .a + '/resourcegroups/' + .b | gsub(\" \";\"_\")",
-            '"/subscriptions/" + .a + "/resourcegroups/" + .b | gsub(" ";"_")',
-        ),
-        (".a // ''", '.a // ""'),
-        (".a == ''", '.a == ""'),
-        ('"the users\' list"', '"the users" list"'),
-        ("if .a == 'x' then 'y' else 'z' end", 'if .a == "x" then "y" else "z" end'),
-        ("{'a': 'b'}", "{'a': \"b'}"),
-        ("['a', 'b']", "['a', \"b']"),
-        ('"it\'s"', '"it\'s"'),
-        ("\" 'quoted' \"", '" "quoted" "'),
-    ],
-)
-def test_single_quotes_become_double_quotes_only_where_port_does_it(written: str, evaluated: str) -> None:
-    assert jq_dialect.format_filter(written) == evaluated
-
-
-@pytest.mark.parametrize(
-    ("expression", "value", "result"),
-    [
-        (".a", {"a": 1}, 1),
-        (".[]", [7, 8], 7),
-        ("empty", 1, None),
-        ('error("no")', 1, None),
-        (".a.b.c", {"a": "text"}, None),
-        (".tags['env']", {"tags": {"env": "prod"}}, None),
-        (". == 'x'", "x", True),
-        ("env | length", 1, 0),
-        ("$ENV | length", 1, 0),
-    ],
-)
-def test_first_output_null_for_errors_and_no_environment(expression: str, value: object, result: object) -> None:
-    assert jq_dialect.evaluate(expression, value) == result
-
-
-def test_a_program_serves_many_threads_at_once() -> None:
-    wrong: list[object] = []
-
-    def run(name: str) -> None:
-        for i in range(300):
-            result = jq_dialect.evaluate('.name + "-" + (.i | tostring)', {"name": name, "i": i})
-            if result != f"{name}-{i}":
-                wrong.append(result)
-
-    threads = [threading.Thread(target=run, args=(f"t{n}",)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
 
 
 # -- the guide's mapping
@@ -309,6 +252,17 @@ def test_counts_tell_created_updated_unchanged_and_deleted_apart(served: Served)
 
 
 # -- what Port refuses after its 202
+
+
+@pytest.mark.parametrize("identifier", IDENTIFIERS["accepted"])
+def test_an_identifier_that_fits_ports_pattern_is_taken(identifier: str) -> None:
+    assert check_identifier(identifier) == identifier
+
+
+@pytest.mark.parametrize("identifier", IDENTIFIERS["rejected"])
+def test_an_identifier_that_does_not_fit_ports_pattern_is_refused(identifier: str) -> None:
+    with pytest.raises(RefusedError):
+        check_identifier(identifier)
 
 
 def test_identifiers_that_port_takes(served: Served) -> None:
