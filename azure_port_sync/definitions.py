@@ -34,7 +34,7 @@ def definitions(clock: Clock) -> dg.Definitions:
         resources={
             "azure": AzureResource(clock=clock),
             "port": PortResource(clock=clock),
-            "state": StateResource(),
+            "state": StateResource(clock=clock),
             "clock": clock,
             "io_manager": RunValues(),
         },

@@ -192,9 +192,9 @@ def sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[WebhookSink]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StateStore]:
+def store(tmp_path: Path, clock: SteppedClock) -> Iterator[StateStore]:
     """An empty state store."""
-    opened = StateStore(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    opened = StateStore(f"sqlite:///{tmp_path / 'state.sqlite'}", clock)
     yield opened
     opened.close()
 

@@ -116,10 +116,10 @@ def _plain_loop(change_set: pd.DataFrame) -> tuple[float, int]:
 
 def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
     clock = SystemClock()
-    store = StateStore(f"sqlite:///{os.environ['BENCH_FOLDER']}/state.sqlite")
+    store = StateStore(f"sqlite:///{os.environ['BENCH_FOLDER']}/state.sqlite", clock)
     sink = _sink(way, clock)
     window = Window(clock.now() - timedelta(days=1), clock.now())
-    state = store.target_state("bench")
+    state = store.targets.load("bench")
     plan = Plan("bench", "run", Request(Mode.FULL), Mode.FULL, (), window, "", None, state.generation, 0)
     started = time.monotonic()
     report = deliver_changes(ChangeSet(change_set, plan), sink, store, clock)

@@ -33,7 +33,7 @@ from azure_port_sync.core.rows import (
 DELETE_RECORD = "Delete"
 
 #: The states of a ledger row; what each means stands at `LedgerEntry`.
-SETTLED, SENDING, FOUND = "settled", "sending", "found"
+SENDING, CONFIRMED, IMPORTED = "sending", "confirmed", "imported"
 
 #: A full run tells every n-th part of the catalog again, a different one each time.
 RESEND_PARTS = 7
@@ -69,9 +69,9 @@ _UNRESOLVED = [Verdict.QUARANTINED, Verdict.PENDING, Verdict.IN_GRACE]
 class LedgerEntry(NamedTuple):
     """What the store holds about a candidate; every field None where it holds nothing.
 
-    `state` is "settled", "sending" (a request may have reached Port without an answer) or "found" (Port holds it, and
-    nobody remembers having told it), `tombstone` the instant of the Delete record that removed it last, `azure_id` the
-    id that the identifier was told for.
+    `state` is SENDING (a request may have reached Port without an answer), CONFIRMED (Port has taken `hash`) or
+    IMPORTED (Port holds it, and nobody remembers having sent it). `tombstone` is the instant of the Delete record that
+    removed it last, `azure_id` the id that the identifier was sent for.
     """
 
     state: str | None = None
@@ -147,7 +147,7 @@ def _decide(candidate: Candidate, known: LedgerEntry, *, delete_unknown: bool) -
     if candidate.present and candidate.in_scope:
         if not is_known and known.tombstone is not None and not _newer(candidate.change_time, known.tombstone):
             return Verdict.TOMBSTONED
-        same = known.state == SETTLED and known.hash == candidate.hash
+        same = known.state == CONFIRMED and known.hash == candidate.hash
         return Verdict.UNCHANGED if same and not candidate.resend else Verdict.UPSERT
     if candidate.present:
         return Verdict.DELETE if is_known else Verdict.OUT_OF_SCOPE
@@ -160,7 +160,7 @@ def _decide(candidate: Candidate, known: LedgerEntry, *, delete_unknown: bool) -
 
 def _is_anothers(known: LedgerEntry, azure_id: str) -> bool:
     """Whether the identifier was told for another id; of what was only found in Port, the id is a guess."""
-    return known.azure_id is not None and known.state != FOUND and known.azure_id.lower() != azure_id.lower()
+    return known.azure_id is not None and known.state != IMPORTED and known.azure_id.lower() != azure_id.lower()
 
 
 def _newer(change_time: datetime | None, tombstone: datetime) -> bool:
@@ -195,7 +195,7 @@ def decide_all(
     for candidate, fact in zip(_candidates(to_decide), known, strict=True):
         verdicts.append(decide(candidate, fact, delete_unknown=delete_unknown))
         of_known.append(fact.state is not None)
-        of_same.append(fact.state == SETTLED and fact.hash == candidate.hash)
+        of_same.append(fact.state == CONFIRMED and fact.hash == candidate.hash)
         if verdicts[-1] is Verdict.ID_CONFLICT:
             owners[candidate.azure_id] = str(fact.azure_id)
     verdicts = _one_per_identifier(to_decide, verdicts)

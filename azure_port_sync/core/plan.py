@@ -13,7 +13,7 @@ class TargetState:
     """What the store knows of a target before a run.
 
     `generation` counts the settled runs: a ledger row of the current generation was told by a run that has not
-    settled. `full_runs` counts those of them that were full.
+    settled. `full_runs` counts those of them that were full. `needs_full_run`: a migration of the store asks for one.
     """
 
     watermark: datetime | None
@@ -21,7 +21,7 @@ class TargetState:
     generation: int
     ledger_rows: int
     full_runs: int = 0
-    schema_is_current: bool = True
+    needs_full_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> 
         filled = state.generation and state.ledger_rows
         return ("the ledger was filled from what Port holds" if filled else "no run has settled for this target yet",)
     reasons = []
-    if not state.schema_is_current:
-        reasons.append("the state was written by another version")
+    if state.needs_full_run:
+        reasons.append("an upgrade has changed what the state means")
     if state.ledger_rows == 0:
         reasons.append("the ledger is empty")
     if state.watermark > now:

@@ -218,7 +218,7 @@ def port_deliveries(
         report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan, frame = azure_change_set.plan, azure_change_set.frame
-    quarantined = state.store.quarantined(plan.target)
+    quarantined = state.store.facts.quarantined(plan.target)
     checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=LATE)
     for line in blocking_failures(checks):
         context.log.error(line)
@@ -228,7 +228,7 @@ def port_deliveries(
             "delivery_reason": choice.reason,
             **report_metadata(report, seconds),
             **flow_metadata(sink.flow),
-            **lag_metadata(frame, state.store.target_state(plan.target).watermark, clock.now()),
+            **lag_metadata(frame, state.store.targets.load(plan.target).watermark, clock.now()),
             **quarantine_metadata(quarantined),
             **links_metadata(frame, port.app),
         },

@@ -305,7 +305,7 @@ def delivery_checks(
     oldest_watermark: timedelta,
 ) -> list[dg.AssetCheckResult]:
     """What was sent against the change set, what Port holds against the ledger, and how old the watermark is."""
-    watermark = state.store.target_state(change_set.plan.target).watermark
+    watermark = state.store.targets.load(change_set.plan.target).watermark
     return [
         *_settled_checks(report),
         _quarantine_check(quarantined),
@@ -368,7 +368,7 @@ def _port_check(
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
-        told = state.store.ledger_counts(change_set.plan.target)
+        told = state.store.ledger.counts(change_set.plan.target)
         found = verify(port.api, port.mapping, told, sample, clock)
     except SyncError as error:
         return _result(name, passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
@@ -391,10 +391,10 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateRes
     if change_set.kept is None or report.unsettled:
         return _result("ledger_matches_inventory", passed=True, description="Only a full run that settled can tell.")
     store, target = state.store, change_set.plan.target
-    rows = store.target_state(target).ledger_rows
+    rows = store.targets.load(target).ledger_rows
     # The ledger keeps what was refused if Port may have an older version of it, also where it refused to delete it.
     refused = pd.DataFrame([row for row, _ in report.refused], columns=list(ChangeSetRow._fields))
-    untold = int((refused["operation"] == Operation.UPSERT).sum()) - store.known_among(target, refused)
+    untold = int((refused["operation"] == Operation.UPSERT).sum()) - store.ledger.known_among(target, refused)
     kept = change_set.kept - untold
     return _result(
         "ledger_matches_inventory",

@@ -261,6 +261,7 @@ class PortResource(_Resource):
 class StateResource(_Resource):
     """Keeps watermark and ledger: in the database that the environment names, or beside the Dagster instance."""
 
+    clock: dg.ResourceDependency[Clock]
     state_url_variable: str = Field(
         default="AZURE_PORT_SYNC_STATE_URL",
         description="Name of the environment variable that holds the database's URL.",
@@ -273,7 +274,7 @@ class StateResource(_Resource):
             _renamed(_without_ports(os.environ), AZURE_PORT_SYNC_STATE_URL=self.state_url_variable)
         )
         url = settings.AZURE_PORT_SYNC_STATE_URL
-        self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context))
+        self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context), self.clock)
 
     def _close(self) -> None:
         self._store.close()
@@ -357,5 +358,5 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
 def instance_folder(instance: dg.DagsterInstance) -> Path:
     """The folder of the instance that is ours; created when missing."""
     folder = Path(instance.root_directory) / "azure_port_sync"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -58,7 +58,7 @@ def delete_what_is_old(
                 deleted[name] += 1
     _delete_evaluations(context.instance)
     with user_facing_errors():
-        targets = state.store.forget_targets(now - timedelta(days=config.keep_states_days), now)
+        targets = state.store.targets.forget_unused(now - timedelta(days=config.keep_states_days))
     context.log.info(
         f"Deleted {deleted['successes']:,} runs that succeeded more than {config.keep_successes_days} days ago, "
         f"{deleted['failures']:,} that failed more than {config.keep_failures_days} days ago, and the state of "

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.cover import Cover
 from azure_port_sync.core.decisions import (
+    CONFIRMED,
     DELETE_RECORD,
     REFUSED_DELETE,
-    SETTLED,
     Decisions,
     Verdict,
     candidates,
@@ -23,6 +24,7 @@ from azure_port_sync.core.decisions import (
 )
 from azure_port_sync.core.entities import identity, observed_subscription
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.guard import is_mass_deletion, mass_deletion_sentence
 from azure_port_sync.core.identity import azure_id_of
 from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
@@ -34,6 +36,7 @@ from azure_port_sync.core.windows import Window
 from azure_port_sync.port.blueprints import BLUEPRINTS
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.state import LedgerRebuild, StateStore
+from azure_port_sync.state.facts import CONFLICT, REFUSED
 
 #: How long a change record may wait for its row before the entity counts as deleted.
 PENDING_FOR = timedelta(hours=24)
@@ -114,14 +117,14 @@ def decide_changes(
     it was accepted). `catalog` reads what Port holds, where there are credentials for it.
     """
     now = clock.now()
-    state = store.target_state(target)
+    state = store.targets.load(target)
     refill = None
     if request.dry_run and request.rebuild_ledger:
         raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
     unfilled = catalog is not None and state.watermark is None and state.ledger_rows == 0
     if request.rebuild_ledger or (unfilled and not request.dry_run):
-        refill = _rebuild_ledger(store, target, catalog, now)
-        state = store.target_state(target)
+        refill = _rebuild_ledger(store, target, catalog)
+        state = store.targets.load(target)
     run_plan = plan(
         target=target,
         run=run,
@@ -137,7 +140,7 @@ def decide_changes(
     return _Deciding(reader, store, run_plan, snapshot, now, resend, findings).run()
 
 
-def _rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None, now: datetime) -> LedgerRebuild:
+def _rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None) -> LedgerRebuild:
     """Fill the ledger with what Port holds, whoever put it there."""
     if catalog is None:
         raise SettingsError(
@@ -149,7 +152,7 @@ def _rebuild_ledger(store: StateStore, target: str, catalog: Catalog | None, now
         for kind in Kind
         for page in catalog.entities(BLUEPRINTS[kind])
     ]
-    return store.refill(target, concat(frames, OBSERVATION), now)
+    return store.ledger.rebuild(target, concat(frames, OBSERVATION))
 
 
 def _held(kind: Kind, entity: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,11 +180,11 @@ class _Deciding:
     quarantined: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def run(self) -> tuple[ChangeSet, RunStats]:
-        self.known = self.store.known_containers(self.target)
+        self.known = self.store.ledger.containers(self.target)
         subscriptions = self._observe_subscriptions()
         self._observe_containers()
-        self.quarantined = self.store.quarantined(self.target)
-        pending = self.store.pending(self.target)
+        self.quarantined = self.store.facts.quarantined(self.target)
+        pending = self.store.facts.pending(self.target)
         match self.plan.mode:
             case Mode.PARTIAL:
                 self._observe_part()
@@ -219,14 +222,14 @@ class _Deciding:
         own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
         whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others were made up
         shown = {id_: id_ in whole for id_ in set(snapshot["subscription_id"])}
-        remembered = self.store.subscriptions(self.target)
+        remembered = self.store.facts.subscriptions(self.target)
         named = self.reader.scope.subscription_ids
         self.findings.unreadable = sorted(set(named) - shown.keys() - remembered.keys())
         vanished = [id_ for id_ in in_question(remembered, shown, self.now) if id_ not in shown]
         given_up = self._given_up(vanished)
         found = presence(remembered, shown, given_up=given_up, now=self.now)
         if not self.plan.request.dry_run:
-            self.store.remember_subscriptions(self.plan, found)
+            self.store.facts.record(self.plan, Facts(subscriptions=found))
         self.findings.in_grace = found.in_grace
         self.snapshot = self._without_stand_ins(found.in_grace)
         return found
@@ -240,7 +243,7 @@ class _Deciding:
         told = known[(known["kind"] == Kind.SUBSCRIPTION) & known["subscription_id"].isin(list(in_grace))]
         stands_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["identifier"].isin(told["identifier"])
         shown = set(snapshot.loc[stands_in, "subscription_id"])
-        in_doubt = told[(told["state"] != SETTLED) & told["subscription_id"].isin(shown)]
+        in_doubt = told[(told["state"] != CONFIRMED) & told["subscription_id"].isin(shown)]
         again = [observed_subscription(row["subscription_id"], row["name"]) for row in records(in_doubt)]
         return concat([snapshot[~stands_in], frame_of(again, OBSERVATION)], OBSERVATION)
 
@@ -274,15 +277,16 @@ class _Deciding:
         """
         shown = _pairs(snapshot) | _pairs(still_there)
         kept = _pairs(snapshot[snapshot["in_scope"]]) | _pairs(still_there[still_there["in_scope"]])
-        held = set(self.store.groups_with_resources(self.target))
-        emptied = sorted((held - kept) & (shown | _pairs(known)))
-        self.observations.append(_absences(self.store.known_resources_in(self.target, emptied)))
+        held = set(self.store.ledger.groups_with_resources(self.target))
+        emptied = frozenset((held - kept) & (shown | _pairs(known)))
+        cover = Cover(frozenset({Kind.RESOURCE}), groups=emptied)
+        self.observations.append(_absences(self.store.ledger.absent(self.target, frame_of([], OBSERVATION), [cover])))
 
     def _observe_new(self, subscriptions: Subscriptions) -> None:
         """The resources of containers that no settled run has read: no change record need exist for them."""
         if subscriptions.new:
             self._observe_rows(self.reader.inventory(sorted(subscriptions.new)), "inventory of new subscriptions")
-        settled = self.known[self.known["complete_after"] < self.plan.generation]
+        settled = self.known[~self.known["contents_due"]]
         groups = self._groups_in_scope()
         new = groups[
             ~groups["identifier"].isin(settled["identifier"]) & ~groups["subscription_id"].isin(list(subscriptions.new))
@@ -349,7 +353,8 @@ class _Deciding:
                 **identity(row["azure_id"], row["type"], None),
                 "present": False,
                 "in_scope": False,
-                **({} if row["since"] <= oldest else {name: row[name] for name in ("change_type", "change_time")}),
+                # Older than any record that tells more.
+                **({} if row["since"] <= oldest else {"change_type": "Create", "change_time": self.plan.window.start}),
             }
             for row in records(pending)
         ]
@@ -402,7 +407,7 @@ class _Deciding:
         """What could be told now: its identifier may be free again, or a person wants it to be tried again."""
         again = self.quarantined
         if not self.plan.request.retry_quarantined:
-            again = again[again["operation"].isna()]
+            again = again[again["cause"] == CONFLICT]
         if again.empty:
             return
         is_resource = again["kind"] == Kind.RESOURCE
@@ -416,7 +421,7 @@ class _Deciding:
 
         They may be rows that Azure still shows after a deletion, or have come back while nothing read their records.
         """
-        buried = self.store.tombstones(self.target, self.now)
+        buried = self.store.facts.tombstones(self.target)
         if buried.empty:
             return
         shown = candidates(concat(self.observations, OBSERVATION))
@@ -434,17 +439,18 @@ class _Deciding:
         A full run should have seen all of them, an incremental one those of the subscriptions that it inventoried:
         one that comes back may have lost resources whose Delete records lie before the window.
         """
-        should: dict[str, Any]
+        kinds = frozenset({Kind.RESOURCE})
         match self.plan.mode:
             case Mode.FULL:
-                should = {}
+                cover = Cover(kinds)
             case Mode.INCREMENTAL if subscriptions.new:
-                should = {"subscriptions": subscriptions.new}
+                cover = Cover(kinds, subscriptions.new)
             case Mode.PARTIAL if self.plan.request.backfill is None:
-                should = {"subscriptions": self.asked}
+                cover = Cover(kinds, frozenset(self.asked))
             case _:
                 return
-        absent = self.store.absent(self.target, candidates(concat(self.observations, OBSERVATION)), **should)
+        observed = candidates(concat(self.observations, OBSERVATION))
+        absent = self.store.ledger.absent(self.target, observed, [cover])
         absent = absent[self.plan.request.only.covers(absent)]
         if absent.empty:
             return
@@ -463,7 +469,7 @@ class _Deciding:
     def _decide(self, pending: pd.DataFrame, subscriptions: Subscriptions) -> ChangeSet:
         found = self._candidates()
         resend = self._to_resend(found)
-        comparison = self.store.compare(self.target, found, resend=resend, now=self.now)
+        comparison = self.store.ledger.compare(self.target, found, resend=resend)
         self.findings.candidates = len(found)
         waiting = pending[pending["identifier"].isin(found["identifier"])]
         held = found["subscription_id"].isin(list(subscriptions.in_grace))
@@ -522,7 +528,7 @@ class _Deciding:
 
     def _refused(self, found: pd.DataFrame) -> "pd.Series | None":
         """The content of each candidate that Port has refused before, and that nobody wants to be tried again."""
-        refused = self.quarantined[self.quarantined["operation"].notna()]
+        refused = self.quarantined[self.quarantined["cause"] == REFUSED]
         if refused.empty or self.plan.request.retry_quarantined:
             return None
         contents = refused["hash"].where(refused["operation"] == Operation.UPSERT, REFUSED_DELETE)
@@ -545,18 +551,17 @@ class _Deciding:
     ) -> None:
         """Remember what was learned about Azure; `pending` are those of the pending that were candidates."""
         waits, ids = pending["identifier"], (decisions.change_set["identifier"], decisions.pending["identifier"])
-        self.store.record_facts(
-            self.target,
+        facts = Facts(
             pending=decisions.pending,
-            resolved=waits[~waits.isin(ids[0]) & ~waits.isin(ids[1])].tolist(),
-            deleted=undecided[OBSERVATION.names],
-            colliding=[(row, _collision(owner)) for row, owner in decisions.colliding],
+            no_longer_pending=waits[~waits.isin(ids[0]) & ~waits.isin(ids[1])].tolist(),
+            deleted=undecided[undecided["change_type"] == DELETE_RECORD],
+            conflicts=[(row, _collision(owner)) for row, owner in decisions.colliding],
             released=sorted(in_quarantine.difference(_entities(decisions.change_set), _entities(decisions.unresolved)))
             if in_quarantine
             else [],
-            now=self.now,
+            contents_due=sorted(_pairs(decisions.deleted_for_scope)),
         )
-        self.store.read_again(self.plan, sorted(_pairs(decisions.deleted_for_scope)))
+        self.store.facts.record(self.plan, facts)
 
     def _blockers(self) -> tuple[str, ...]:
         """Why the change set must not be delivered."""

@@ -1,6 +1,6 @@
 """Delivering a change set: in phases, with many requests in flight and one writer to the ledger.
 
-Before a request leaves, the ledger says `sending`; after Port has answered, `settled`, in groups. A run that is
+Before a request leaves, the ledger says `sending`; after Port has answered, `confirmed`, in groups. A run that is
 killed between the two repeats at most a group and what was in flight, and all operations are idempotent. What Port
 refuses for what it is goes to quarantine at the end, so that it holds up nothing else.
 """
@@ -46,11 +46,11 @@ _MAX_REFUSED_RATIO = 0.05
 class Settlements(Protocol):
     """Where the progress of a delivery is recorded. Every verb raises StateError when another run has taken over."""
 
-    def hold(self) -> None: ...
+    def renew_lease(self) -> None: ...
 
     def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None: ...
 
-    def settle(self, rows: Sequence[ChangeSetRow]) -> None: ...
+    def confirm(self, rows: Sequence[ChangeSetRow]) -> None: ...
 
     def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None: ...
 
@@ -104,7 +104,9 @@ def deliver(
             if report.error is not None:
                 break
             settlements.begin_sending([event.row for event in events])
-            sending = {pool.submit(_send, sink, batch, settlements.hold): batch for batch in _batches(events, sink)}
+            sending = {
+                pool.submit(_send, sink, batch, settlements.renew_lease): batch for batch in _batches(events, sink)
+            }
             for done in _settlement_groups(sending):
                 _settle(done, settlements, report)
                 progress(report.done, report.total)
@@ -228,7 +230,7 @@ def _settle(
                     _refuse(event.row, str(outcome), report)
                 case RefusedError() | StubbornError():
                     report.failed.append((event.row, str(outcome)))
-    settlements.settle(accepted)
+    settlements.confirm(accepted)
     report.accepted.update(str(row.operation) for row in accepted)
 
 

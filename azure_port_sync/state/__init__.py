@@ -1,5 +1,6 @@
-"""What the sync remembers between runs: one SQL database, SQLite or Postgres, reached only through `StateStore`."""
+"""The memory between runs: one SQL database, SQLite or Postgres, reached only through `StateStore`."""
 
-from azure_port_sync.state.store import Comparison, LedgerRebuild, StateStore
+from azure_port_sync.state.ledger import Comparison, LedgerRebuild
+from azure_port_sync.state.store import StateStore
 
 __all__ = ["Comparison", "LedgerRebuild", "StateStore"]

@@ -1,11 +1,14 @@
-"""The tables of the state store. Everything belongs to one target: a (tenant, Port destination) pair."""
+"""The tables of the state store, as they are after the last migration; `migrations` creates them.
+
+All belong to a target: a (tenant, Port destination) pair. Their names share a prefix, so that nobody else's table in
+the same database is ever taken for one of them.
+"""
 
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-#: Counted up when the meaning of a column changes; a target of an older version is filled anew by a full sync.
-SCHEMA_VERSION = 3
+PREFIX = "azure_port_sync_"
 
 metadata = sa.MetaData()
 
@@ -26,30 +29,31 @@ class _Instant(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-_INSTANT = _Instant()
+INSTANT = _Instant()
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(f"{PREFIX}{name}", metadata, _key("target"), *columns)
 
 
 def _key(name: str, length: int = 64) -> sa.Column[str]:
     return sa.Column(name, sa.String(length), primary_key=True)
 
 
-target = sa.Table(
+target = _table(
     "target",
-    metadata,
-    _key("target"),
-    sa.Column("schema_version", sa.Integer, nullable=False),
-    sa.Column("watermark", _INSTANT),  # end of the last window whose every delivery is settled
+    sa.Column("watermark", INSTANT),  # end of the last window of which everything is delivered
     sa.Column("fingerprint", sa.String(64)),  # of the scope that filled the ledger
-    sa.Column("generation", sa.Integer, nullable=False),  # how many runs have settled
-    sa.Column("full_runs", sa.Integer, nullable=False, server_default="0"),  # how many of them were full
+    sa.Column("generation", sa.Integer, nullable=False),  # how many runs have moved the watermark
+    sa.Column("full_runs", sa.Integer, nullable=False),  # how many of them were full
+    sa.Column("needs_full_run", sa.Boolean, nullable=False),  # a migration asks for one
     sa.Column("lease_holder", sa.String(64)),  # the run that may deliver
-    sa.Column("lease_expires", _INSTANT),
+    sa.Column("lease_expires", INSTANT),  # by the database's clock
 )
 
-ledger = sa.Table(
+#: What Port holds, or may hold.
+ledger = _table(
     "ledger",
-    metadata,
-    _key("target"),
     _key("kind", 16),
     _key("identifier", 1024),
     sa.Column("azure_id", sa.Text, nullable=False),
@@ -57,78 +61,92 @@ ledger = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("subscription_id", sa.String(64), nullable=False),
     sa.Column("resource_group", sa.Text, nullable=False),
-    sa.Column("hash", sa.String(32)),  # of the last content sent; null while a first delete is on its way
-    # "sending" until Port has answered, then "settled"; "found" in Port by a rebuild of the ledger
-    sa.Column("state", sa.String(8), nullable=False),
-    # Of a container: Port knows all that is in it once the target's generation has passed this one.
-    sa.Column("complete_after", sa.Integer, nullable=False),
-    sa.Column("told_at", _INSTANT, nullable=False),
-    sa.Index("ledger_container", "target", "kind", "subscription_id", "resource_group"),
+    sa.Column("hash", sa.String(32)),  # of the content that Port confirmed last; null before the first
+    sa.Column("state", sa.String(16), nullable=False),  # sending, confirmed or imported (`core.decisions.LedgerEntry`)
+    # Of a container whose contents the next run has to read whole, else null: until a run finishes that was planned in
+    # this generation of the target, or in a later one.
+    sa.Column("contents_due_until", sa.Integer),
+    sa.Column("sent_at", INSTANT, nullable=False),
+    # Serves containers and what lies in them. The kind stands last, so that no planner without statistics takes this
+    # index for the one of (target, kind, identifier).
+    sa.Index(f"{PREFIX}ledger_place", "target", "subscription_id", "resource_group", "kind"),
 )
 
-#: Entities with a change record and no row: asked for again in each run.
-pending = sa.Table(
+#: Entities that wait for their row in Azure, or for their parent: asked for again by each run.
+pending = _table(
     "pending",
-    metadata,
-    _key("target"),
     _key("identifier", 1024),
     sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("change_type", sa.String(8), nullable=False),
-    sa.Column("change_time", _INSTANT, nullable=False),
-    sa.Column("since", _INSTANT, nullable=False),
+    sa.Column("since", INSTANT, nullable=False),
 )
 
 #: Entities that a Delete record removed: Azure may go on showing their rows for long.
-tombstone = sa.Table(
+tombstone = _table(
     "tombstone",
-    metadata,
-    _key("target"),
     _key("identifier", 1024),
     sa.Column("azure_id", sa.Text, nullable=False),  # lower-case
-    sa.Column("deleted_at", _INSTANT, nullable=False),  # the instant of the Delete record
-    sa.Column("since", _INSTANT, nullable=False),
+    sa.Column("deleted_at", INSTANT, nullable=False),  # the instant of the Delete record
+    sa.Column("since", INSTANT, nullable=False),
 )
 
-#: Entities that Port does not take for what they are; by their own ids, because two may meet in one identifier.
-quarantine = sa.Table(
+#: Entities that Port does not take as they are; by their own ids, because two may meet in one identifier.
+quarantine = _table(
     "quarantine",
-    metadata,
-    _key("target"),
     _key("entity", 32),  # a digest of kind and lower-case azure_id, which can be too long for an index
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("identifier", sa.Text, nullable=False),
     sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("operation", sa.String(8)),  # that was refused; null where another entity has the identifier
-    sa.Column("hash", sa.String(32)),  # of the refused content
-    sa.Column("payload", sa.Text),
+    sa.Column("cause", sa.String(16), nullable=False),  # refused by Port, or its identifier is in conflict
+    sa.Column("operation", sa.String(16), nullable=False),  # that is not sent again by itself
+    sa.Column("hash", sa.String(32)),  # of the content of an upsert; null for a delete
+    sa.Column("payload", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("first_at", _INSTANT, nullable=False),
-    sa.Column("last_at", _INSTANT, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_at", INSTANT, nullable=False),
+    sa.Column("last_at", INSTANT, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),  # how often it was sent
 )
 
-subscription_seen = sa.Table(
-    "subscription_seen",
-    metadata,
-    _key("target"),
+subscription = _table(
+    "subscription",
     _key("subscription_id"),
-    sa.Column("whole", sa.Boolean, nullable=False, server_default=sa.true()),  # its own row is shown, not only groups
-    sa.Column("missing_since", _INSTANT),  # the first run that missed it; null while it is shown
+    sa.Column("whole", sa.Boolean, nullable=False),  # its own row is shown, not only some of its groups
+    sa.Column("missing_since", INSTANT),  # the first run that missed it; null while it is shown
     sa.Column("read_by", sa.String(64)),  # the run that is reading it, or has read it last
-    sa.Column("generation", sa.Integer),  # of the last settled run that read it; null before one has
+    sa.Column("settled", sa.Boolean, nullable=False),  # the last run that moved the watermark has read it
 )
 
-#: The candidates of a run, for as long as they are compared with the ledger.
-candidate = sa.Table(
-    "candidate",
+#: Migrations that this store has been through. Its layout never changes, because every version reads it.
+migration = sa.Table(
+    f"{PREFIX}migration",
     sa.MetaData(),
-    # The key is the index of the join. Identifiers alone may repeat: a space and an underscore meet in one.
-    sa.Column("kind", sa.String(16), primary_key=True),
-    sa.Column("identifier", sa.Text, primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("equal_hash", sa.String(32)),  # the hash that makes it `unchanged`; null when it has to be decided
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("applied_at", INSTANT, nullable=False),
+)
+
+
+def _temporary(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table that one transaction sees: a connection pooler may give the next one to somebody else."""
+    return sa.Table(f"{PREFIX}{name}", sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+
+
+#: Entities that are compared with the ledger. Identifiers may repeat: a space and an underscore meet in one.
+candidate = _temporary(
+    "candidate",
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("identifier", sa.Text, nullable=False),
     sa.Column("azure_id", sa.Text, nullable=False),  # lower-case
-    prefixes=["TEMPORARY"],
+    sa.Column("equal_hash", sa.String(32)),  # the hash that makes it unchanged; null where it has to be decided
+)
+
+#: Parts of the ledger that a read has covered: of a kind, as far as `named` columns of its place say (0: all of them).
+cover = _temporary(
+    "cover",
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("named", sa.Integer, nullable=False),
+    sa.Column("subscription_id", sa.String(64), nullable=False),
+    sa.Column("resource_group", sa.Text, nullable=False),
 )

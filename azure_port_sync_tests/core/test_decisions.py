@@ -29,10 +29,10 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 EARLIER, LATER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
 
 NOTHING = LedgerEntry()
-SAME, OTHER = LedgerEntry("settled", "h"), LedgerEntry("settled", "another")
+SAME, OTHER = LedgerEntry("confirmed", "h"), LedgerEntry("confirmed", "another")
 SENDING, FIRST_DELETE = LedgerEntry("sending", "h"), LedgerEntry("sending", None)
 BURIED = LedgerEntry(tombstone=NOW)
-FOUND = LedgerEntry("found", "h")
+IMPORTED = LedgerEntry("imported", "h")
 
 
 def _shown(change: str | None = None, at: datetime | None = None, *, in_scope: bool = True) -> Candidate:
@@ -91,7 +91,7 @@ _TABLE: list[tuple[Candidate, LedgerEntry, Verdict]] = [
     (_absent(), NOTHING, Verdict.UNKNOWN_DELETE),
     (_absent(), SAME, Verdict.DELETE),
     (_absent(), SENDING, Verdict.DELETE),
-    (_absent(), FOUND, Verdict.DELETE),
+    (_absent(), IMPORTED, Verdict.DELETE),
     # Absence in a subscription that has vanished proves nothing yet; a Delete record and a row do.
     (_absent()._replace(held=True), SAME, Verdict.IN_GRACE),
     (_absent()._replace(held=True), SENDING, Verdict.IN_GRACE),
@@ -101,9 +101,9 @@ _TABLE: list[tuple[Candidate, LedgerEntry, Verdict]] = [
     (_shown()._replace(held=True), OTHER, Verdict.UPSERT),
     (_shown(in_scope=False)._replace(held=True), SAME, Verdict.DELETE),
     # What a rebuild found in Port: its content and its id are not known.
-    (_shown(), FOUND, Verdict.UPSERT),
-    (_shown(), FOUND._replace(azure_id="a guess"), Verdict.UPSERT),
-    (_shown(in_scope=False), FOUND, Verdict.DELETE),
+    (_shown(), IMPORTED, Verdict.UPSERT),
+    (_shown(), IMPORTED._replace(azure_id="a guess"), Verdict.UPSERT),
+    (_shown(in_scope=False), IMPORTED, Verdict.DELETE),
     # A row that Azure shows on after a Delete record.
     (_shown(), BURIED, Verdict.TOMBSTONED),
     (_shown("Create", EARLIER), BURIED, Verdict.TOMBSTONED),
@@ -287,7 +287,7 @@ def _decide_all(
 
 
 _KNOWN = st.builds(
-    LedgerEntry, st.sampled_from(["settled", "sending", None]), st.just("another"), st.none() | st.just(NOW)
+    LedgerEntry, st.sampled_from(["confirmed", "sending", None]), st.just("another"), st.none() | st.just(NOW)
 )
 
 
@@ -334,7 +334,7 @@ def _settled(ledger: dict[tuple[str, str], LedgerEntry], found: pd.DataFrame, de
     """What the store remembers when every delivery has settled."""
     for row in records(decisions.change_set):
         key = (row["kind"], row["identifier"])
-        ledger[key] = LedgerEntry("settled", row["hash"]) if row["operation"] == "upsert" else LedgerEntry()
+        ledger[key] = LedgerEntry("confirmed", row["hash"]) if row["operation"] == "upsert" else LedgerEntry()
     for row in records(found[found["change_type"] == "Delete"]):
         key = (row["kind"], row["identifier"])
         ledger[key] = ledger.get(key, NOTHING)._replace(tombstone=row["change_time"])

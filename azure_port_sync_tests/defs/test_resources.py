@@ -88,7 +88,7 @@ def test_secrets_of_other_names_are_found_and_missed_by_nobody_else(
     environment["AZURE_PORT_SYNC_STATE_URL"] = f"sqlite:///{tmp_path / 'state.sqlite'}"
     resources = {
         "azure": AzureResource(clock=clock),
-        "state": StateResource(),
+        "state": StateResource(clock=clock),
         "port": PortResource(clock=clock, client_secret_variable="TEAM_SECRET"),
     }
 

@@ -26,7 +26,7 @@ from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import LedgerRebuild, StateStore
-from azure_port_sync.state.store import LEASE
+from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.conftest import ReaderOf, SteppedClock
 
 TICK = timedelta(minutes=15).total_seconds()
@@ -147,7 +147,7 @@ def test_a_group_deletion_that_port_took_and_the_ledger_did_not_settle(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.store, "settle", killed)
+        patched.setattr(world.store.ledger, "confirm", killed)
         with pytest.raises(KeyboardInterrupt):
             world.deliver(snapshot)
 
@@ -211,7 +211,7 @@ def test_ghosts_of_the_script_go_even_when_the_first_run_was_interrupted(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.setattr(deliver, "_SENT_TOGETHER", 2)
-    script = StateStore(f"sqlite:///{tmp_path_factory.mktemp('script') / 'state.sqlite'}")
+    script = StateStore(f"sqlite:///{tmp_path_factory.mktemp('script') / 'state.sqlite'}", world.clock)
     ours, world.store = world.store, script
     world.begin()
     more = [world.tenant.create_resource(world.group, "microsoft.web/sites", f"y{n}") for n in range(6)]
@@ -299,7 +299,7 @@ def test_seven_full_runs_tell_everything_again_once(world: World) -> None:
         [{"group_id": world.group, "type": "microsoft.web/sites", "name": f"s{n}"} for n in range(40)]
     )
     world.tick()
-    known = world.store.target_state("t").ledger_rows
+    known = world.store.targets.load("t").ledger_rows
     shares = [world.tick(Mode.FULL).findings.resent for _ in range(7)]
     assert sum(shares) == known == 44
     assert max(shares) < known / 2
@@ -479,7 +479,7 @@ def crowd(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         [{"group_id": world.crowd, "type": "microsoft.web/sites", "name": f"s{n}"} for n in range(19)]
     )
     world.tick()
-    assert world.store.target_state("t").ledger_rows == 24
+    assert world.store.targets.load("t").ledger_rows == 24
     return world
 
 
@@ -521,7 +521,7 @@ def test_delivering_applies_the_guard_itself(crowd: World) -> None:
 def test_deletes_of_what_nobody_knows_do_not_count(crowd: World, tmp_path: Path) -> None:
     """A first run sends the deletes of a fortnight, so that ghosts of the script go."""
     crowd.tenant.delete_group(crowd.crowd)
-    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as crowd.store:
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", crowd.clock)) as crowd.store:
         assert crowd.tick().report.accepted["delete"] == 19  # the resources; no record of the group is read
 
 
@@ -529,14 +529,14 @@ def test_deletes_of_what_nobody_knows_do_not_count(crowd: World, tmp_path: Path)
 
 
 def test_a_part_is_delivered_again_and_the_watermark_stays(two: World) -> None:
-    state = two.store.target_state("t")
+    state = two.store.targets.load("t")
     two.sandbox.port.catalog.delete("azureCloudResources", identifier_of(two.one), dependents=False)
 
     outcome = two.tick(only=Selection.of(resource_groups=["WEB"]))
 
     assert outcome.report.accepted == {"upsert": 3}  # the group and both resources
     assert two.sandbox.compare().sentences() == []
-    assert two.store.target_state("t") == state
+    assert two.store.targets.load("t") == state
 
 
 @pytest.mark.parametrize(
@@ -595,7 +595,7 @@ def test_a_past_window_is_read_again(two: World) -> None:
     two.tick()
     for one in (two.one, two.two):
         two.sandbox.port.catalog.delete("azureCloudResources", identifier_of(one), dependents=False)
-    state = two.store.target_state("t")
+    state = two.store.targets.load("t")
     window = Window(start - timedelta(seconds=1), end)
 
     assert two.tick(backfill=window).report.total == 0  # Port has been told all of it
@@ -604,7 +604,7 @@ def test_a_past_window_is_read_again(two: World) -> None:
     )
 
     assert two.sandbox.compare().sentences() == []
-    assert two.store.target_state("t") == state
+    assert two.store.targets.load("t") == state
 
 
 # -- the lease -------------------------------------------------------------------------------------------------------
@@ -618,8 +618,8 @@ def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(world: World, mon
     world.begin()
     world.tenant.delete_resource(world.one)
     with monkeypatch.context() as patched:
-        patched.setattr(world.store, "settle", _kill)
-        patched.setattr(world.store, "release", _kill)
+        patched.setattr(world.store.ledger, "confirm", _kill)
+        patched.setattr(world.store.lease, "release", _kill)
         with pytest.raises(_Killed):
             world.tick()
     world.clock.slept.clear()
@@ -640,7 +640,7 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: World, monkeypatch
     world.tenant.tag_resource(world.two, {"new": "yes"})
     world.clock.sleep(TICK)
     first, second = (world.decide(Request(), run=run)[0] for run in ("first", "second"))
-    begin, sleep = world.store.begin_sending, world.clock.sleep
+    begin, sleep = world.store.ledger.begin_sending, world.clock.sleep
     stopped: list[str] = []
 
     def meanwhile(*arguments: Any) -> None:
@@ -655,9 +655,9 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: World, monkeypatch
 
     def lives_on(seconds: float) -> None:
         sleep(seconds)
-        world.store.renew(first.plan, world.clock.now())
+        world.store.lease.renew(first.plan)
 
-    monkeypatch.setattr(world.store, "begin_sending", meanwhile)
+    monkeypatch.setattr(world.store.ledger, "begin_sending", meanwhile)
     assert run.deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
     assert stopped
     with pytest.raises(StateError, match="planned before another run settled"):
@@ -730,7 +730,7 @@ def test_a_first_run_with_port_credentials_finds_ghosts_of_any_age(world: World,
     world.begin()
     ghost = identifier_of(world.group) + "/providers/microsoft.web/sites/ghost"
     world.sandbox.put_entity("azureCloudResources", ghost, "ghost", {}, {})
-    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as world.store:
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", world.clock)) as world.store:
         outcome = world.tick(catalog=api)
     assert outcome.findings.refill is not None
     assert not outcome.findings.ghosts_may_remain

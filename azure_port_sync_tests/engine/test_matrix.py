@@ -142,9 +142,8 @@ class Scene:
         self._stores += 1
         return self._folder / f"state-{self._stores}.sqlite"
 
-    @staticmethod
-    def _open(database: Path) -> StateStore:
-        return StateStore(f"sqlite:///{database}")
+    def _open(self, database: Path) -> StateStore:
+        return StateStore(f"sqlite:///{database}", self.clock)
 
     def begin(self) -> StateStore:
         """The ledger as it was after the first sync, as Port and the clock are again."""
@@ -325,7 +324,7 @@ def test_a_fault_ends_as_the_table_says(
     scene: Scene, record_property: Callable[[str, object], None], kind: str, fault: str, name: str
 ) -> None:
     with closing(scene.begin()) as store:
-        before = store.target_state(TARGET).watermark
+        before = store.targets.load(TARGET).watermark
         # A drip moves the clock by which other answers, in flight beside it, would come too slowly as well.
         threads = 1 if fault == "slow drip" else THREADS
         with meeting(scene, kind, fault, name) as (url, clock), scene.sink(name, url, clock, threads) as sink:
@@ -336,8 +335,8 @@ def test_a_fault_ends_as_the_table_says(
 
         assert happened == matrix.EXPECTED[kind, fault, name]
         fails = happened.startswith("fails")
-        assert (store.target_state(TARGET).watermark == before) == fails
-        assert [fault in reason for reason in store.quarantined(TARGET)["reason"]] == [True] * report.quarantined
+        assert (store.targets.load(TARGET).watermark == before) == fails
+        assert [fault in reason for reason in store.facts.quarantined(TARGET)["reason"]] == [True] * report.quarantined
         wrong = scene.wrong()
         assert report.quarantined == (happened == "quarantined")
         if happened == "delivered":
@@ -353,7 +352,7 @@ def test_a_fault_ends_as_the_table_says(
         if fails or report.quarantined:
             scene.mend(store, name, report)
             assert scene.wrong() == []
-            assert store.target_state(TARGET).watermark != before
+            assert store.targets.load(TARGET).watermark != before
 
 
 # -- the job ---------------------------------------------------------------------------------------------------------

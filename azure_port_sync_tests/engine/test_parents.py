@@ -67,10 +67,10 @@ def test_a_resource_whose_group_azure_does_not_show_yet_waits_for_it(strict: Wor
     outcome = world.tick(mode)
 
     assert (outcome.findings.verdicts[Verdict.PENDING], outcome.report.total) == (1, 0)
-    assert list(world.store.pending("t")["azure_id"].str.rpartition("/")[2]) == ["within"]
+    assert list(world.store.facts.pending("t")["azure_id"].str.rpartition("/")[2]) == ["within"]
     world.clock.sleep(2 * TICK)
     assert world.tick().report.accepted == {"upsert": 2}
-    assert world.store.pending("t").empty
+    assert world.store.facts.pending("t").empty
     world.ends_right()
 
 
@@ -100,7 +100,7 @@ def test_a_group_that_is_read_late_comes_with_all_that_is_in_it(strict: World) -
     touched = world.tenant.create_resource(rest, SITES, "touched")
     world.clock.sleep(timedelta(days=1).total_seconds())
     snapshot = run.read_snapshot(world.reader).frame
-    world.store.finish(_settled_until_now(world))
+    world.store.targets.finish(_settled_until_now(world))
     world.tenant.tag_resource(touched, {"a": "b"})
 
     _run_on(world, snapshot[snapshot["name"] != "rest"], Mode.INCREMENTAL)
@@ -112,7 +112,7 @@ def test_a_group_that_is_read_late_comes_with_all_that_is_in_it(strict: World) -
 def _settled_until_now(world: World) -> Plan:
     """The plan of a run that settles and tells nothing, as if the group had not been readable so far."""
     change_set, _ = world.decide(Request(), run="blind")
-    assert world.store.claim(change_set.plan, world.clock.now()) is None
+    assert world.store.lease.claim(change_set.plan) is None
     return change_set.plan
 
 
@@ -129,5 +129,5 @@ def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Wor
     world.clock.sleep(timedelta(days=1).total_seconds())
     world.tick()
     assert "within" in _titles(world)
-    assert world.store.pending("t").empty
+    assert world.store.facts.pending("t").empty
     assert world.tick().report.total == 0

@@ -45,7 +45,7 @@ def _sample(world: World) -> tuple[dict[str, str], ...]:
 
 def _verified(world: World, api: PortApi, sample: Any, mappings: Any = None) -> Verification:
     mapping = WebhookMapping(mappings or _mappings(world))
-    return verify(api, mapping, world.store.ledger_counts("t"), sample, world.clock)
+    return verify(api, mapping, world.store.ledger.counts("t"), sample, world.clock)
 
 
 def test_a_port_that_holds_what_it_was_told_is_believed_at_once(world: World, api: PortApi) -> None:

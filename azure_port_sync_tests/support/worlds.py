@@ -33,6 +33,10 @@ from azure_port_sync.sandbox.compare import Catalog, Differences, differences, e
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
+from azure_port_sync.state.facts import FactStore
+from azure_port_sync.state.lease import Lease
+from azure_port_sync.state.ledger import Ledger
+from azure_port_sync.state.targets import Targets
 from azure_port_sync_tests.conftest import NOW, SteppedClock
 
 GRACE_PERIOD = timedelta(hours=24)
@@ -226,8 +230,8 @@ class Life:
             self.calls[side] += 1
         if side == "azure":
             self._before_read(number)
-        if side == "port" and arguments[0][0].row["operation"] == "delete":
-            self.deletes.update(event.row["identifier"] for event in arguments[0])
+        if side == "port" and arguments[0][0].row.operation == "delete":
+            self.deletes.update(event.row.identifier for event in arguments[0])
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
@@ -252,6 +256,8 @@ class _Mortal:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
+        if isinstance(value, Targets | Lease | Ledger | FactStore):
+            return _Mortal(value, self._side, self._life)
         if name.startswith("_") or not callable(value):
             return value
 
@@ -363,7 +369,7 @@ class Syncer:
         return WebhookBatchSink(url, secret=secret, **flow)
 
     def _open(self) -> StateStore:
-        return StateStore(f"sqlite:///{self._database}")
+        return StateStore(f"sqlite:///{self._database}", self._clock)
 
     def come_back(self) -> None:
         self.store.close()

@@ -1,0 +1,34 @@
+"""Facts: what a run learned about Azure, to be remembered whatever becomes of its deliveries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from azure_port_sync.core.cover import Group
+from azure_port_sync.core.rows import ChangeSetRow
+from azure_port_sync.core.subscriptions import Subscriptions
+
+
+def _none() -> pd.DataFrame:
+    return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run learned about Azure.
+
+    `pending` wait for a row or for their parent (columns `identifier`, `azure_id`, `type`), `no_longer_pending` are
+    identifiers that wait no more and need no delivery. `deleted` are those of which the newest change record is a
+    Delete (`identifier`, `azure_id`, `change_time`). `conflicts` have an identifier that is another entity's, each with
+    the reason; `released` (kind, azure id) pairs leave quarantine. The next run has to read all that is in the groups
+    `contents_due`. `subscriptions` is None where nothing new is known of them.
+    """
+
+    subscriptions: Subscriptions | None = None
+    pending: pd.DataFrame = field(default_factory=_none)
+    no_longer_pending: Sequence[str] = ()
+    deleted: pd.DataFrame = field(default_factory=_none)
+    conflicts: Sequence[tuple[ChangeSetRow, str]] = ()
+    released: Sequence[tuple[str, str]] = ()
+    contents_due: Sequence[Group] = ()

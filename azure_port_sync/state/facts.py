@@ -1,0 +1,219 @@
+"""Facts that outlive a run: subscriptions, what waits, what was deleted, and what Port does not take.
+
+`record` is the one door through which a run's facts about Azure come in; what Port refuses comes in through
+`quarantine`, and a confirmed delivery settles all of it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import pandas as pd
+import sqlalchemy as sa
+
+from azure_port_sync.core.cover import Group
+from azure_port_sync.core.facts import Facts
+from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
+from azure_port_sync.state import tables as t
+from azure_port_sync.state.database import Database, Row
+from azure_port_sync.state.lease import Lease
+from azure_port_sync.state.targets import contents_due_until, ensure_target
+
+#: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
+#: github.com/ansible-collections/azure, pull request 1994).
+TOMBSTONE_FOR = timedelta(hours=48)
+
+#: Causes of quarantine: Port refused the operation, or the identifier is another entity's.
+REFUSED, CONFLICT = "refused", "conflict"
+
+_QUARANTINE = (
+    "target",
+    "entity",
+    "kind",
+    "identifier",
+    "azure_id",
+    "type",
+    "cause",
+    "operation",
+    "hash",
+    "payload",
+    "reason",
+    "first_at",
+    "last_at",
+    "attempts",
+)
+
+
+class FactStore:
+    """The facts of a store's targets."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self._lease = lease
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def subscriptions(self, target: str) -> dict[str, SubscriptionState]:
+        """Return what is remembered of the target's subscriptions, by their lower-case ids."""
+        seen = t.subscription.c
+        query = sa.select(seen.subscription_id, seen.whole, seen.settled, seen.missing_since)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(seen.target == target)).all()
+        return {id_: SubscriptionState(whole, settled, missing_since) for id_, whole, settled, missing_since in rows}
+
+    def pending(self, target: str) -> pd.DataFrame:
+        """Return the entities that wait for a row or for their parent: identifier, azure_id, type, since."""
+        pending = t.pending.c
+        query = sa.select(pending.identifier, pending.azure_id, pending.type, pending.since)
+        return self._database.frame(query.where(pending.target == target))
+
+    def tombstones(self, target: str) -> pd.DataFrame:
+        """Return what Delete records have removed of late: identifier, lower-case azure_id, deleted_at."""
+        tombstone = t.tombstone.c
+        query = sa.select(tombstone.identifier, tombstone.azure_id, tombstone.deleted_at)
+        return self._database.frame(query.where(tombstone.target == target, is_fresh_tombstone(self._database)))
+
+    def quarantined(self, target: str) -> pd.DataFrame:
+        """Return what Port does not take, the oldest first.
+
+        Columns: kind, identifier, azure_id, type, cause, operation, hash, payload, reason, first_at, last_at, attempts.
+        `hash` is null for a delete; `cause` is REFUSED, or CONFLICT where the identifier is another entity's.
+        """
+        quarantine = t.quarantine.c
+        columns = [quarantine[name] for name in _QUARANTINE[2:]]
+        query = sa.select(*columns).where(quarantine.target == target)
+        return self._database.frame(query.order_by(quarantine.first_at, quarantine.azure_id))
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def record(self, plan: Plan, facts: Facts) -> None:
+        """Remember what a run learned about Azure, all of it or nothing."""
+        now = self._database.clock.now()
+        with self._database.write() as connection:
+            ensure_target(self._database, connection, plan.target)
+            if facts.subscriptions is not None:
+                self._remember_subscriptions(connection, plan, facts.subscriptions)
+            self._remember_pending(connection, plan.target, facts.pending)
+            self._forget(connection, t.pending, plan.target, facts.no_longer_pending)
+            self._remember_deleted(connection, plan.target, facts.deleted)
+            self._put_aside(connection, plan.target, facts.conflicts, CONFLICT)
+            self._release(connection, plan.target, facts.released)
+            self._mark_contents_due(connection, plan, facts.contents_due)
+            expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
+            connection.execute(sa.delete(t.tombstone).where(expired))
+
+    def quarantine(self, plan: Plan, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
+        """Put aside the operations that Port refuses, each with its reason.
+
+        Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
+        """
+        with self._database.write() as connection:
+            self._lease.extend(connection, plan)
+            self._put_aside(connection, plan.target, refused, REFUSED)
+            self._forget(connection, t.pending, plan.target, [row.identifier for row, _ in refused])
+
+    def settle(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
+        """Forget what waited for these operations, as part of the transaction that confirms them."""
+        upserts = [row.identifier for row in rows if row.operation == Operation.UPSERT]
+        self._forget(connection, t.pending, target, [row.identifier for row in rows])
+        self._forget(connection, t.tombstone, target, upserts)
+        self._release(connection, target, [(row.kind, row.azure_id) for row in rows])
+
+    def _remember_subscriptions(self, connection: sa.Connection, plan: Plan, found: Subscriptions) -> None:
+        """Note which are seen, and which of them this run reads; what is seen no more is forgotten."""
+        names = ["target", "subscription_id", "settled", "whole", "missing_since", "read_by"]
+        read = found.read if plan.advances_watermark else frozenset()
+        rows = [
+            (plan.target, id_, False, seen.whole, seen.missing_since, plan.run if id_ in read else None)
+            for id_, seen in found.seen.items()
+        ]
+        changing = names[3:] if plan.advances_watermark else names[3:5]
+        self._database.upsert(connection, t.subscription, names, rows, update=changing)
+        known = sa.select(t.subscription.c.subscription_id).where(t.subscription.c.target == plan.target)
+        gone = set(connection.scalars(known)) - found.seen.keys()
+        self._database.delete(connection, t.subscription, names[:2], [(plan.target, id_) for id_ in sorted(gone)])
+
+    def _remember_pending(self, connection: sa.Connection, target: str, pending: pd.DataFrame) -> None:
+        """What waits already has waited since it was first recorded."""
+        if pending.empty:
+            return
+        now = self._database.clock.now()
+        rows = ((target, *row, now) for row in _rows(pending, "identifier", "azure_id", "type"))
+        names = ("target", "identifier", "azure_id", "type", "since")
+        self._database.upsert(connection, t.pending, names, rows)
+
+    def _remember_deleted(self, connection: sa.Connection, target: str, deleted: pd.DataFrame) -> None:
+        """A record that is read again does not prolong its tombstone."""
+        if deleted.empty:
+            return
+        now = self._database.clock.now()
+        rows = (
+            (target, identifier, azure_id.lower(), deleted_at, now)
+            for identifier, azure_id, deleted_at in _rows(deleted, "identifier", "azure_id", "change_time")
+        )
+        names = ("target", "identifier", "azure_id", "deleted_at", "since")
+        self._database.upsert(connection, t.tombstone, names, rows, update=("azure_id", "deleted_at"))
+
+    def _mark_contents_due(self, connection: sa.Connection, plan: Plan, groups: Sequence[Group]) -> None:
+        until = contents_due_until(plan, this_run_reads_them=False)
+        rows = ((until, plan.target, Kind.RESOURCE_GROUP, *group) for group in groups)
+        where = ("target", "kind", "subscription_id", "resource_group")
+        self._database.update(connection, t.ledger, ("contents_due_until",), rows, where=where)
+
+    def _put_aside(
+        self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]], cause: str
+    ) -> None:
+        now = self._database.clock.now()
+        rows = (
+            (
+                target,
+                _digest(row.kind, row.azure_id),
+                row.kind,
+                row.identifier,
+                row.azure_id,
+                row.type,
+                cause,
+                row.operation,
+                row.hash if row.operation == Operation.UPSERT else None,
+                row.data,
+                reason,
+                now,
+                now,
+                1 if cause == REFUSED else 0,  # what is in conflict was never sent
+            )
+            for row, reason in refused
+        )
+        changing = ("cause", "operation", "hash", "payload", "reason", "last_at")
+        self._database.upsert(connection, t.quarantine, _QUARANTINE, rows, update=changing, add=("attempts",))
+
+    def _release(self, connection: sa.Connection, target: str, entities: Sequence[tuple[str, str]]) -> None:
+        """Forget why Port did not take these (kind, azure id) pairs."""
+        if self._holds_any(connection, t.quarantine, target):
+            rows = ((target, _digest(*entity)) for entity in entities)
+            self._database.delete(connection, t.quarantine, ("target", "entity"), rows)
+
+    def _forget(self, connection: sa.Connection, table: sa.Table, target: str, identifiers: Sequence[str]) -> None:
+        if self._holds_any(connection, table, target):
+            rows = ((target, identifier) for identifier in identifiers)
+            self._database.delete(connection, table, ("target", "identifier"), rows)
+
+    def _holds_any(self, connection: sa.Connection, table: sa.Table, target: str) -> bool:
+        """Spares thousands of statements where there is nothing, as there mostly is."""
+        return bool(connection.scalar(sa.select(sa.exists().where(table.c.target == target))))
+
+
+def is_fresh_tombstone(database: Database) -> sa.ColumnElement[bool]:
+    """Return the condition that a row of `tombstone` still counts."""
+    return t.tombstone.c.since > database.clock.now() - TOMBSTONE_FOR
+
+
+def _rows(frame: pd.DataFrame, *names: str) -> Iterator[Row]:
+    return zip(*(frame[name] for name in names), strict=True)
+
+
+def _digest(kind: str, azure_id: str) -> str:
+    """The name of an entity in quarantine."""
+    return hashlib.blake2b(f"{kind} {azure_id.lower()}".encode(), digest_size=16).hexdigest()
