@@ -1,7 +1,7 @@
-"""Facts: what a run learned about Azure, to be remembered by the next ones whatever Port makes of its deliveries."""
+"""Facts: what a run learned about Azure, to be remembered whatever becomes of its deliveries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -10,20 +10,25 @@ from azure_port_sync.core.rows import ChangeSetRow
 from azure_port_sync.core.subscriptions import Subscriptions
 
 
+def _none() -> pd.DataFrame:
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Facts:
-    """The facts of one run; frames have (at least) the named columns.
+    """What a run learned about Azure.
 
-    `pending` (identifier, azure_id, type) wait for their row or their parent, `no_longer_pending` are identifiers.
-    `deleted` (identifier, azure_id, change_time) are entities whose newest record is a Delete. `conflicts` are upserts
-    whose identifier is another entity's, with the reason. `released` are (kind, azure id) pairs that leave quarantine.
-    `contents_due` are resource groups whose contents the next run has to read whole.
+    `pending` wait for a row or for their parent (columns `identifier`, `azure_id`, `type`), `no_longer_pending` are
+    identifiers that wait no more and need no delivery. `deleted` are those of which the newest change record is a
+    Delete (`identifier`, `azure_id`, `change_time`). `conflicts` have an identifier that is another entity's, each with
+    the reason; `released` (kind, azure id) pairs leave quarantine. The next run has to read all that is in the groups
+    `contents_due`. `subscriptions` is None where nothing new is known of them.
     """
 
-    subscriptions: Subscriptions | None
-    pending: pd.DataFrame
-    no_longer_pending: Sequence[str]
-    deleted: pd.DataFrame
-    conflicts: Sequence[tuple[ChangeSetRow, str]]
-    released: Sequence[tuple[str, str]]
-    contents_due: Sequence[Group]
+    subscriptions: Subscriptions | None = None
+    pending: pd.DataFrame = field(default_factory=_none)
+    no_longer_pending: Sequence[str] = ()
+    deleted: pd.DataFrame = field(default_factory=_none)
+    conflicts: Sequence[tuple[ChangeSetRow, str]] = ()
+    released: Sequence[tuple[str, str]] = ()
+    contents_due: Sequence[Group] = ()

@@ -247,7 +247,7 @@ def quarantine_metadata(quarantined: pd.DataFrame) -> _Metadata:
         last=_when(quarantined["last_at"]),
         payload=quarantined["payload"].str.slice(0, _PAYLOAD_SHOWN),
     )
-    columns = ["reason", "azure_id", "operation", "first", "last", "attempts", "payload"]
+    columns = ["cause", "reason", "azure_id", "operation", "first", "last", "attempts", "payload"]
     return {"in_quarantine": len(quarantined), **table("quarantine", shown, columns)}
 
 

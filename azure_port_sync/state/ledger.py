@@ -5,7 +5,7 @@ never become a million Python objects. What a delivery writes is one transaction
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -26,6 +26,7 @@ from azure_port_sync.state.lease import Lease
 from azure_port_sync.state.targets import contents_due_until, ensure_target
 
 _KEY = ("target", "kind", "identifier")
+_CANDIDATE_KEY = ("kind", "identifier")
 _IDENTITY = ("kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group")
 
 #: The columns that say where an entity lies, from the top of the hierarchy down.
@@ -101,8 +102,8 @@ class Ledger:
 
     def known_among(self, target: str, entities: pd.DataFrame) -> int:
         """Return how many of these the ledger holds."""
-        known = sa.select(t.ledger.c.kind, t.ledger.c.identifier).distinct()
-        known = known.join(t.candidate, _is_candidate(target))
+        is_known = sa.exists().where(_is_candidate(target))
+        known = sa.select(t.candidate.c.kind, t.candidate.c.identifier).distinct().where(is_known)
         with self._database.read() as connection, self._staged(connection, entities):
             return connection.scalar(sa.select(sa.func.count()).select_from(known.subquery())) or 0
 
@@ -167,7 +168,7 @@ class Ledger:
             return pd.DataFrame(columns=list(_IDENTITY))
         with (
             self._database.read() as connection,
-            self._staged(connection, observed),
+            self._staged(connection, observed, index=_CANDIDATE_KEY),
             self._database.staged(connection, t.cover, parts),
         ):
             # UNION drops what lies in several covers.
@@ -217,10 +218,12 @@ class Ledger:
         """
         upserts = [row for row in rows if row.operation == Operation.UPSERT]
         deletes = [row for row in rows if row.operation == Operation.DELETE]
+        now = self._database.clock.now()
+        confirmed = ((plan.target, *_identity_of(row), row.hash, CONFIRMED, now) for row in upserts)
+        names = ("target", *_IDENTITY, "hash", "state", "sent_at")
         with self._database.write() as connection:
             self._lease.extend(connection, plan)
-            confirmed = ((row.hash, CONFIRMED, plan.target, row.kind, row.identifier) for row in upserts)
-            self._database.update(connection, t.ledger, ("hash", "state"), confirmed, where=_KEY)
+            self._database.upsert(connection, t.ledger, names, confirmed, update=("hash", "state"))
             gone = ((plan.target, row.kind, row.identifier) for row in deletes)
             self._database.delete(connection, t.ledger, _KEY, gone)
             for row in deletes:
@@ -240,7 +243,7 @@ class Ledger:
         entries = ((target, *row, IMPORTED, now) for row in rows)
         names = ("target", *_IDENTITY, "state", "sent_at")
         with self._database.write() as connection:
-            with self._staged(connection, imported):
+            with self._staged(connection, imported, index=_CANDIDATE_KEY):
                 missing = connection.execute(sa.delete(t.ledger).where(of_target, ~is_there)).rowcount
             kept = connection.scalar(sa.select(sa.func.count()).where(of_target)) or 0
             self._database.upsert(connection, t.ledger, names, entries, update=("state", "sent_at"))
@@ -252,13 +255,16 @@ class Ledger:
             connection.execute(sa.update(t.subscription).where(of_subscriptions).values(settled=False))
         return LedgerRebuild(held=len(imported), missing=missing, added=len(imported) - kept)
 
-    @contextmanager
     def _staged(
-        self, connection: sa.Connection, entities: pd.DataFrame, hashes: "pd.Series | None" = None
-    ) -> Iterator[None]:
-        """Hold these entities in the table `candidate`."""
-        with self._database.staged(connection, t.candidate, candidate_rows(entities, hashes)):
-            yield
+        self,
+        connection: sa.Connection,
+        entities: pd.DataFrame,
+        hashes: "pd.Series | None" = None,
+        *,
+        index: Sequence[str] = (),
+    ) -> AbstractContextManager[None]:
+        """Hold these entities in the table `candidate`; with an index where the ledger is read first."""
+        return self._database.staged(connection, t.candidate, candidate_rows(entities, hashes), index=index)
 
 
 def _identity() -> list[sa.Column[Any]]:

@@ -1,94 +1,103 @@
-"""Of two runs at once, one stops; the run after a killed one waits for its lease to end."""
+"""The lease of a run: claimed, renewed as it goes along, and released, whatever the clock of the machine does."""
 
-from typing import Any
+from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from azure_port_sync.core.errors import StateError
-from azure_port_sync.core.request import Request
-from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.engine.lease import TargetLease, claimed
+from azure_port_sync.sandbox.clock import SandboxClock
+from azure_port_sync.state import StateStore
 from azure_port_sync.state.lease import LEASE
-from azure_port_sync_tests.support.scenario import TICK, Scenario
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
+from azure_port_sync_tests.support.stores import plan_for
+
+_HALF = LEASE.total_seconds() / 2
 
 
-class _Killed(BaseException):
-    """Nothing runs after it, as after SIGKILL."""
+@pytest.fixture
+def clock() -> SteppedClock:
+    """SQLite has no clock but this."""
+    frozen = SandboxClock()
+    frozen.set(NOW)
+    return SteppedClock(frozen)
 
 
-def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
-    world: Scenario, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def lease(store: StateStore, clock: SteppedClock) -> Iterator[TargetLease]:
+    with claimed(store, clock, plan_for(store)) as lease:
+        yield lease
+
+
+def _end(store: StateStore) -> timedelta | None:
+    """After which time the target is free for another run."""
+    ends = store.lease.claim(plan_for(store, run="another"))
+    return None if ends is None else ends - NOW
+
+
+def test_it_is_renewed_when_half_of_it_has_passed(store: StateStore, clock: SteppedClock, lease: TargetLease) -> None:
+    """And not before each of thousands of requests."""
+    clock.sleep(_HALF - 1)
+    lease.renew_lease()
+    assert _end(store) == LEASE
+    clock.sleep(1)
+    lease.renew_lease()
+    assert _end(store) == LEASE * 1.5
+    clock.sleep(_HALF - 1)
+    lease.renew_lease()
+    assert _end(store) == LEASE * 1.5
+
+
+def test_it_is_renewed_at_once_when_the_clock_has_jumped_back(
+    store: StateStore, clock: SteppedClock, lease: TargetLease
 ) -> None:
-    world.begin()
-    world.tenant.delete_resource(world.one)
-    with monkeypatch.context() as patched:
-        patched.setattr(world.store.ledger, "confirm", _kill)
-        patched.setattr(world.store.lease, "release", _kill)
-        with pytest.raises(_Killed):
-            world.tick()
-    world.clock.slept.clear()
-    change_set, _ = world.decide(Request(), run="next")
-    assert deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
-    assert 0 < sum(world.clock.slept) <= LEASE.total_seconds()
-    world.ends_right()
+    """By that clock, it would not have been for hours, while the database's goes on."""
+    clock.sleep(-3600)
+    lease.renew_lease()
+    assert _end(store) == LEASE - timedelta(hours=1)
+    clock.sleep(_HALF)
+    lease.renew_lease()
+    assert _end(store) == LEASE * 1.5 - timedelta(hours=1)
 
 
-def _kill(*_: object) -> None:
-    raise _Killed
-
-
-def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started from outside the queue: the second one finds the first delivering, and alive."""
-    world.begin()
-    world.tenant.delete_resource(world.one)
-    world.tenant.tag_resource(world.two, {"new": "yes"})
-    world.clock.sleep(TICK)
-    first, second = (world.decide(Request(), run=run)[0] for run in ("first", "second"))
-    begin, sleep = world.store.ledger.begin_sending, world.clock.sleep
-    stopped: list[str] = []
-
-    def meanwhile(*arguments: Any) -> None:
-        begin(*arguments)
-        if not stopped:
-            stopped.append("")
-            monkeypatch.setattr(world.clock, "sleep", lives_on)
-            with pytest.raises(StateError, match="Another run is delivering to this target right now") as error:
-                deliver_changes(second, world.sink, world.store, world.clock)
-            stopped[0] = str(error.value)
-            monkeypatch.setattr(world.clock, "sleep", sleep)
-
-    def lives_on(seconds: float) -> None:
-        sleep(seconds)
-        world.store.lease.renew(first.plan)
-
-    monkeypatch.setattr(world.store.ledger, "begin_sending", meanwhile)
-    assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
-    assert stopped
-    with pytest.raises(StateError, match="planned before another run settled"):
-        deliver_changes(second, world.sink, world.store, world.clock)
-    world.ends_right()
-
-
-def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: Scenario) -> None:
-    """A laptop that slept wakes up in the middle of a delivery that another run has taken over."""
-    world.begin()
-    for name in ("y1", "y2", "y3"):
-        world.tenant.create_resource(world.group, "microsoft.web/sites", name)
-    world.clock.sleep(TICK)
-    slow, quick = (world.decide(Request(), run=run)[0] for run in ("slow", "quick"))
-    send = world.sink.send
-    sent: list[int] = []
-
-    def falls_asleep(events: Any, heartbeat: Any) -> Any:
-        if not sent:
-            world.clock.sleep(2 * LEASE.total_seconds())
-            world.sink.send = send  # type: ignore[method-assign]
-            assert deliver_changes(quick, world.sink, world.store, world.clock).unsettled == 0
-            sent.append(world.sandbox.port.events)
-        return send(events, heartbeat)
-
-    world.sink.concurrency = 1
-    world.sink.send = falls_asleep  # type: ignore[method-assign]
+def test_a_run_that_was_taken_over_learns_of_it_before_its_next_request(
+    store: StateStore, clock: SteppedClock, lease: TargetLease
+) -> None:
+    clock.sleep(LEASE.total_seconds())
+    assert _end(store) is None
     with pytest.raises(StateError, match="taken this target over"):
-        deliver_changes(slow, world.sink, world.store, world.clock)
-    assert world.sandbox.port.events == sent[0]
-    world.ends_right()
+        lease.renew_lease()
+
+
+def test_it_is_released_however_the_run_ends(store: StateStore, clock: SteppedClock) -> None:
+    with pytest.raises(KeyboardInterrupt), claimed(store, clock, plan_for(store)):
+        raise KeyboardInterrupt
+    assert _end(store) is None
+
+
+def test_the_lease_of_a_killed_run_is_waited_for(store: StateStore, clock: SteppedClock) -> None:
+    TargetLease(store, clock, plan_for(store, run="killed")).claim()
+    clock.sleep(10)
+    with claimed(store, clock, plan_for(store)):
+        assert sum(clock.slept) == LEASE.total_seconds()
+
+
+def test_that_of_a_run_that_lives_is_not(
+    store: StateStore, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = TargetLease(store, clock, plan_for(store, run="alive"))
+    alive.claim()
+    sleep = clock.sleep
+
+    def meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        alive.renew_lease()
+
+    monkeypatch.setattr(clock, "sleep", meanwhile)
+    with (
+        pytest.raises(StateError, match="Another run is delivering to this target right now"),
+        claimed(store, clock, plan_for(store)),
+    ):
+        pytest.fail("it must not deliver")
+    assert sum(clock.slept) == _HALF

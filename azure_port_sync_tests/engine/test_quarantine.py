@@ -3,35 +3,25 @@
 import re
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from azure_port_sync.core.decisions import Verdict
-from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Mode, Request, Selection
-from azure_port_sync.core.rows import OBSERVATION, frame_of, records
-from azure_port_sync.defs import checks
-from azure_port_sync.engine import run
+from azure_port_sync.core.rows import records
+from azure_port_sync.defs import delivery_checks
 from azure_port_sync.engine.deliver import DeliveryLimits
+from azure_port_sync.engine.run import Outcome, deliver_changes
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
-from azure_port_sync.state.store import LEASE
-from azure_port_sync_tests.engine import test_histories
-from azure_port_sync_tests.engine.test_histories import TICK, Scenario
-from azure_port_sync_tests.state import test_store
-from azure_port_sync_tests.support.clocks import NOW
 from azure_port_sync_tests.support.operator import Operator, failed_checks, recorded
-
-world = test_histories.world
-postgres, url, either_store = test_store.postgres, test_store.url, test_store.store
+from azure_port_sync_tests.support.scenario import TICK, Scenario
 
 SITES = "microsoft.web/sites"
 POISON = {"poison": "yes"}
@@ -48,17 +38,17 @@ def _refusing(world: Scenario, what: str = '"poison":"yes"') -> Fault:
 
 def _quarantine(world: Scenario) -> dict[str, dict[str, Any]]:
     """What is in quarantine, by name."""
-    return {row["azure_id"].rpartition("/")[2]: row for row in records(world.store.quarantined("t"))}
+    return {row["azure_id"].rpartition("/")[2]: row for row in records(world.store.facts.quarantined("t"))}
 
 
 def _titles(world: Scenario) -> set[str]:
     return {entity["title"] for entity in world.sandbox.held()[RESOURCES].values()}
 
 
-def _settles(world: Scenario, mode: Mode = Mode.INCREMENTAL, **more: Any) -> run.Outcome:
+def _settles(world: Scenario, mode: Mode = Mode.INCREMENTAL, **more: Any) -> Outcome:
     outcome = world.tick(mode, **more)
     assert (outcome.report.error, outcome.report.unsettled) == (None, 0)
-    assert world.store.target_state("t").watermark == outcome.plan.window.end
+    assert world.store.targets.load("t").watermark == outcome.plan.window.end
     return outcome
 
 
@@ -67,10 +57,10 @@ def _agrees(world: Scenario, **more: Any) -> None:
     world.clock.sleep(TICK)
     world.runs += 1
     change_set, _ = world.decide(Request(Mode.FULL, **more), run=str(world.runs))
-    report = run.deliver_changes(change_set, world.sink, world.store, world.clock)
+    report = deliver_changes(change_set, world.sink, world.store, world.clock)
     assert report.unsettled == 0
     state: Any = SimpleNamespace(store=world.store)
-    told = checks._ledger_check(change_set, report, state)
+    told = delivery_checks._ledger_check(change_set, report, state)
     assert told.passed, told.description
 
 
@@ -291,14 +281,14 @@ BAD: dict[str, Callable[[int], dict[str, Any]]] = {
 def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Scenario, kind: str) -> None:
     world.begin()
     fault = _refusing(world)
-    watermark = world.store.target_state("t").watermark
+    watermark = world.store.targets.load("t").watermark
     _crowd(world, BAD[kind], 21)
     outcome = world.tick()
     assert "Port refused 21 of 61 deliveries" in str(outcome.report.error)
     assert "check the blueprints and the webhook's mapping" in str(outcome.report.error)
     assert outcome.report.unsettled > 0
     assert _quarantine(world) == {}
-    assert world.store.target_state("t").watermark == watermark
+    assert world.store.targets.load("t").watermark == watermark
     assert fault.fired <= 21
     world.sandbox.faults.clear()
     if kind == "refused":
@@ -375,7 +365,7 @@ def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: Scenario, api
     _settles(world)
     held = world.sandbox.held()[RESOURCES][identifier_of(spaced)]
     world.sandbox.put_entity(RESOURCES, identifier_of(spaced), "Mine", held["properties"], held["relations"])
-    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}")) as world.store:
+    with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", world.clock)) as world.store:
         world.sandbox.faults.add(Fault("port", status=503, in_body='"a b"', times=None))
         assert world.tick(catalog=api).report.unsettled
         world.sandbox.faults.clear()
@@ -406,95 +396,10 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_stale_entities"}
     assert re.match(r"3 entities are in quarantine, the oldest since 2026-1.*: /subs", checks["quarantine_empty"])
     table = {row.data["azure_id"].rpartition("/")[2]: row.data for row in figures["quarantine"].records}
-    assert {name: (row["operation"], row["attempts"]) for name, row in table.items()} == {
-        "a_b": (None, 0),
-        f"long{LONG}": ("upsert", 1),
-        "bad": ("upsert", 1),
+    assert {name: (row["cause"], row["operation"], row["attempts"]) for name, row in table.items()} == {
+        "a_b": ("conflict", "upsert", 0),
+        f"long{LONG}": ("refused", "upsert", 1),
+        "bad": ("refused", "upsert", 1),
     }
     assert all(len(row["payload"]) <= 300 and row["first"] == row["last"] for row in table.values())
     assert "ledger_matches_inventory" not in failed_checks(operator.run("full_sync"))
-
-
-# -- the state store, SQLite and Postgres ----------------------------------------------------------------------------
-
-
-def _told(store: StateStore, target: str = "t") -> list[tuple[Any, ...]]:
-    rows = records(store.quarantined(target))
-    names = ("azure_id", "operation", "hash", "reason", "attempts")
-    return [tuple(None if pd.isna(row[name]) else row[name] for name in names) for row in rows]
-
-
-def _put(store: StateStore, *rows: dict[str, Any], reason: str = "no", target: str = "t", at: Any = NOW) -> None:
-    store.quarantine(test_store._claimed(store, target), [(row, reason) for row in rows], at)
-
-
-def test_a_refusal_is_remembered_and_counted(either_store: StateStore) -> None:
-    store, site = either_store, test_store._resource("Site")
-    later = NOW + timedelta(seconds=30)
-    _put(store, test_store._operation(site))
-    _put(
-        store,
-        test_store._operation({**site, "azure_id": site["azure_id"].upper()}, content="h2"),
-        reason="no!",
-        at=later,
-    )
-    (row,) = records(store.quarantined("t"))
-    assert (row["hash"], row["reason"], row["attempts"]) == ("h2", "no!", 2)
-    assert (row["first_at"], row["last_at"]) == (NOW, later)
-    assert (row["kind"], row["identifier"], row["type"], row["payload"]) == (
-        "resource",
-        site["identifier"],
-        site["type"],
-        "{}",
-    )
-    assert store.quarantined("another").empty
-
-
-def test_a_refused_delete_has_no_content(either_store: StateStore) -> None:
-    """Whatever a change set has in place of a hash."""
-    for nothing in (None, pd.NA, float("nan")):
-        site = test_store._resource(f"Site {nothing}")
-        _put(either_store, {**test_store._operation(site, "delete"), "hash": nothing})
-    assert [hash_ for _, _, hash_, _, _ in _told(either_store)] == [None] * 3
-
-
-def test_what_is_settled_is_no_longer_in_quarantine(either_store: StateStore) -> None:
-    store = either_store
-    one, two, gone = (test_store._operation(test_store._resource(name)) for name in ("one", "two", "gone"))
-    _put(store, one, two, gone)
-    test_store._tell(store, one, {**gone, "operation": "delete", "hash": None})
-    assert [azure_id.rpartition("/")[2] for azure_id, *_ in _told(store)] == ["two"]
-
-
-def test_two_ids_in_one_identifier_are_two_in_quarantine(either_store: StateStore) -> None:
-    store = either_store
-    _put(store, *[test_store._operation(test_store._resource(name)) for name in ("a b", "a_b")])
-    test_store._tell(store, test_store._operation(test_store._resource("a b")))
-    assert [azure_id.rpartition("/")[2] for azure_id, *_ in _told(store)] == ["a_b"]
-
-
-def test_facts_put_the_colliding_aside_and_release(either_store: StateStore) -> None:
-    store = either_store
-    one, two = test_store._resource("one"), test_store._resource("two")
-    _put(store, test_store._operation(two))
-    nothing = frame_of([], OBSERVATION)
-
-    def record(colliding: list[Any], released: list[tuple[str, str]]) -> None:
-        store.record_facts(
-            "t", pending=nothing, resolved=[], deleted=nothing, colliding=colliding, released=released, now=NOW
-        )
-
-    for _ in range(2):
-        record([(test_store._shown(one), "it is another's")], [])
-    assert (one["azure_id"], None, None, "it is another's", 0) in _told(store)
-    record([], [(two["kind"], two["azure_id"].upper())])
-    assert _told(store) == [(one["azure_id"], None, None, "it is another's", 0)]
-
-
-def test_a_run_that_lost_its_claim_puts_nothing_aside(either_store: StateStore) -> None:
-    store = either_store
-    plan = test_store._claimed(store)
-    assert store.claim(replace(plan, run="another"), NOW + LEASE) is None
-    with pytest.raises(StateError, match="taken this target over"):
-        store.quarantine(plan, [(test_store._operation(test_store._resource("x")), "no")], NOW + LEASE)
-    assert _told(store) == []

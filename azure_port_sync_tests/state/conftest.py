@@ -1,0 +1,123 @@
+"""Every test of the state store runs on SQLite and on a Postgres that is started for these tests alone.
+
+Postgres is skipped where its server binaries are missing (Debian: `apt-get install postgresql`), and so is PgBouncer.
+"""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from azure_port_sync.sandbox.clock import SandboxClock
+from azure_port_sync.state import StateStore
+from azure_port_sync_tests.support.clocks import NOW, SteppedClock
+from azure_port_sync_tests.support.stores import behind_its_back
+
+_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+def _as_server(*command: str) -> list[str]:
+    """Postgres and PgBouncer refuse to run as root."""
+    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else list(command)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Path]:
+    """The folder of a private server's Unix socket."""
+    if not _POSTGRES:
+        pytest.skip("no Postgres server binaries below /usr/lib/postgresql")
+    if os.geteuid() == 0 and not shutil.which("runuser"):
+        pytest.skip("Postgres does not run as root, and runuser is missing")
+    programs = _POSTGRES[-1].parent
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short, because a socket's path may have 107 characters
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+        data = str(folder / "data")
+        quick = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        start = [str(programs / "pg_ctl"), "-D", data, "-w", "-o", quick, "-l", str(folder / "log"), "start"]
+        initialise = [str(programs / "initdb"), "-D", data, "-U", "sync", "--auth=trust", "-E", "UTF8", "-N"]
+        for command in (initialise, start):
+            subprocess.run(_as_server(*command), check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        try:
+            yield folder
+        finally:
+            stop = [str(programs / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop"]
+            subprocess.run(_as_server(*stop), check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres(server: Path) -> str:
+    """The URL of an empty database on Postgres."""
+    url = f"postgresql://sync@/postgres?host={server}"
+    with behind_its_back(url) as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.sqlite'}"
+    return str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    """A clock that stands at NOW, and moves where a test sleeps. It is SQLite's too; Postgres has its own."""
+    frozen = SandboxClock()
+    frozen.set(NOW)
+    return SteppedClock(frozen)
+
+
+@pytest.fixture
+def store(url: str, clock: SteppedClock) -> Iterator[StateStore]:
+    """An empty store."""
+    opened = StateStore(url, clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def pgbouncer(postgres: str, server: Path) -> Iterator[str]:
+    """The URL of an empty database behind PgBouncer in transaction mode, which has two connections for all."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    folder = server / "pgbouncer"
+    folder.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+    (folder / "users").write_text('"sync" ""\n')
+    (folder / "ini").write_text(
+        f"[databases]\npostgres = host={server}\n[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\n"
+        f"listen_addr =\nauth_type = trust\nauth_file = {folder / 'users'}\npool_mode = transaction\n"
+        "default_pool_size = 2\nserver_round_robin = 1\n"
+    )
+    with subprocess.Popen(_as_server(program, "-q", str(folder / "ini")), stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(folder / ".s.PGSQL.6432", process)
+            yield f"postgresql://sync@/postgres?host={folder}&port=6432"
+        finally:
+            process.terminate()
+
+
+def _wait_for(listening: Path, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(listening)) == 0:
+                return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    pytest.fail("pgbouncer did not start")
