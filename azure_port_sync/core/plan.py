@@ -109,7 +109,7 @@ def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> 
         return ("the ledger was rebuilt from what Port holds" if imported else "this target has never been synced",)
     age = now - state.watermark
     reasons = (
-        (state.needs_full_run, "this version asks for it"),
+        (state.needs_full_run, "an upgrade has changed what the state means"),
         (state.ledger_rows == 0, "the ledger is empty"),
         (state.watermark > now, f"the watermark {state.watermark:%Y-%m-%d %H:%M:%S} UTC lies in the future"),
         (age > OLDEST_WATERMARK, f"the watermark is older than {OLDEST_WATERMARK.days} days"),

@@ -93,7 +93,7 @@ _TURNS_FULL = {
     "in the future": replace(RECENT, watermark=NOW + timedelta(seconds=1)),
     "older than 7 days": replace(RECENT, watermark=NOW - timedelta(days=7, seconds=1)),
     "scope settings have changed": replace(RECENT, fingerprint="another"),
-    "this version asks for it": replace(RECENT, needs_full_run=True),
+    "an upgrade has changed what the state means": replace(RECENT, needs_full_run=True),
     "rebuilt from what Port holds": replace(RECENT, watermark=None),
 }
 

@@ -24,7 +24,7 @@ def test_an_unknown_target_has_settled_nothing_and_to_ask_for_it_writes_nothing(
     """A dry run leaves no trace."""
     state = store.targets.load("t")
     assert (state.watermark, state.fingerprint, state.generation, state.ledger_rows) == (None, None, 0, 0)
-    assert reasons_for_full(state, fingerprint="scope", now=NOW) == ("no run has settled for this target yet",)
+    assert reasons_for_full(state, fingerprint="scope", now=NOW) == ("this target has never been synced",)
     with behind_its_back(url) as connection:
         assert connection.execute(t.target.select()).all() == []
 
