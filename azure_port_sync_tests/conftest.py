@@ -141,7 +141,7 @@ def estate(sandbox: Sandbox) -> dict[str, str]:
 
 @pytest.fixture
 def reader_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ReaderOf]:
-    """Makes readers of the sandbox: `reader_of(scope, batch_size=...)`."""
+    """Makes readers of the sandbox: `reader_of(scope, batch_size=...)`; further options go to `ResourceGraph`."""
     made: list[ResourceGraph] = []
     environment = sandbox.environment()
     verify = environment["REQUESTS_CA_BUNDLE"]
@@ -154,13 +154,14 @@ def reader_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ReaderOf]:
         disable_instance_discovery=True,
     ) as credential:
 
-        def make(scope: Scope | None = None, *, batch_size: int = 1000) -> AzureReader:
+        def make(scope: Scope | None = None, *, batch_size: int = 1000, **options: Any) -> AzureReader:
             graph = ResourceGraph(
                 credential,
                 clock,
                 base_url=environment["AZURE_RESOURCE_MANAGER_URL"],
                 credential_scopes=["https://management.azure.com/.default"],
                 connection_verify=verify,
+                **options,
             )
             made.append(graph)
             return AzureReader(graph, scope or Scope(), batch_size=batch_size)

@@ -3,8 +3,8 @@
 It sends a request again for as long as what comes back is transient (`failures` says what is), waits for the quota,
 and says whether the response holds the whole result. What to do with one that does not is for `parts`.
 
-The pipeline is the Azure SDK's, without its retries, which leave out a part of what is transient for a POST (a 429
-without Retry-After, 502, 408), and without its models, which copy every row of a response value by value.
+The Azure SDK sends and signs in, without its retries, which leave out a part of what is transient for a POST (a 429
+without Retry-After, 502, 408), and without following redirects.
 """
 
 import json
@@ -18,11 +18,13 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from azure.core import PipelineClient, exceptions
+from azure.core import exceptions
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
-from azure.core.rest import HttpRequest, HttpResponse
+from azure.core.pipeline.policies import ContentDecodePolicy, CustomHookPolicy, RequestIdPolicy, UserAgentPolicy
+from azure.core.rest import HttpResponse
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
+from azure.mgmt.resourcegraph import ResourceGraphClient
+from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock
@@ -45,7 +47,6 @@ MAX_ROWS = 1000
 #: For how long a request is sent again while what comes back is transient.
 DEADLINE = timedelta(minutes=5)
 
-_PATH = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
 _LONGEST_BACKOFF_SECONDS = 30.0
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -99,12 +100,19 @@ class ResourceGraph:
         policies = [
             RequestIdPolicy(),
             UserAgentPolicy(f"azure-port-sync/{__version__}"),
+            ContentDecodePolicy(),
             ARMChallengeAuthenticationPolicy(_SignIn(credential), *credential_scopes),
+            CustomHookPolicy(),
         ]
-        self._client: PipelineClient[HttpRequest, HttpResponse] = PipelineClient(
-            base_url, policies=policies, connection_verify=connection_verify, connection_timeout=10, read_timeout=120
+        self._client = ResourceGraphClient(
+            credential,
+            base_url,
+            credential_scopes=list(credential_scopes),
+            policies=policies,
+            connection_verify=connection_verify,
+            connection_timeout=10,
+            read_timeout=120,
         )
-        self._url = base_url.rstrip("/") + _PATH
         self.clock = clock
         self.max_rows = max_rows
         self._deadline = deadline
@@ -146,26 +154,36 @@ class ResourceGraph:
         self._limiter.acquire()
         with self._lock:
             self.usage.requests += 1
-        request = HttpRequest("POST", self._url, headers={"Accept": "application/json"}, json=self._body(query, scope))
-        headers: Mapping[str, str] = {}
+        answer: HttpResponse | None = None
+
+        def keep(pipeline: Any) -> None:
+            nonlocal answer
+            answer = pipeline.http_response
+
         try:
-            answer = self._client.send_request(request)
-            headers = answer.headers
+            self._client.resources(self._request(query, scope), raw_response_hook=keep)
         except _SignInError as error:
             return sign_in_failure(error.inner)
         except exceptions.AzureError as error:
-            return network_failure(error)
+            answer = answer or getattr(error, "response", None)  # a body that is no JSON comes to no hook
+            if answer is None:
+                return network_failure(error)
+        except (exceptions.DeserializationError, ValueError):
+            pass  # a body that is not Azure's is described below
         finally:
-            self._limiter.answered(headers)
-        return _response(answer) or query_failure(answer.status_code, headers, answer.content)
+            self._limiter.answered(answer.headers if answer is not None else {})
+        if answer is None:
+            raise AssertionError("the SDK returned without an answer")
+        # Read from the answer itself: the SDK's model of it knows no body that is not Azure's, nor half a character.
+        return _response(answer) or query_failure(answer.status_code, answer.headers, answer.content)
 
-    def _body(self, query: str, scope: QueryScope) -> dict[str, Any]:
-        body: dict[str, Any] = {"query": query, "options": {"$top": self.max_rows, "resultFormat": "objectArray"}}
-        if scope.subscriptions is not None:
-            body["subscriptions"] = list(scope.subscriptions)
-        if scope.management_groups is not None:
-            body["managementGroups"] = list(scope.management_groups)
-        return body
+    def _request(self, query: str, scope: QueryScope) -> QueryRequest:
+        return QueryRequest(
+            query=query,
+            subscriptions=None if scope.subscriptions is None else list(scope.subscriptions),
+            management_groups=None if scope.management_groups is None else list(scope.management_groups),
+            options=QueryRequestOptions(top=self.max_rows, result_format="objectArray"),
+        )
 
 
 class _SignInError(Exception):
