@@ -172,7 +172,7 @@ def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -
     pending, refused = survey.remembered.pending, survey.remembered.quarantined
     waited_out = pending.loc[pending["since"] <= survey.now - PENDING_FOR, "identifier"]
     flags: dict[str, Any] = {
-        "in_grace": found["subscription_id"].isin(list(survey.containers.subscriptions.in_grace)),
+        "in_grace": survey.in_grace(found),
         "waiting": found["identifier"].isin(pending["identifier"]),
         "waited_out": found["identifier"].isin(waited_out),
         "parent_missing": _parent_missing(found, groups_in_scope),

@@ -99,6 +99,19 @@ class Survey:
         only = self.plan.request.only.subscriptions
         return sorted(shown.intersection(only) if only else shown)
 
+    def in_grace(self, frame: pd.DataFrame) -> pd.Series:
+        """Return which of these rows lie in a subscription in its grace period, and not in a group that is shown.
+
+        A role that shrinks from a subscription to one of its groups leaves that group as readable as before.
+        """
+        lost = frame["subscription_id"].isin(list(self.containers.subscriptions.in_grace))
+        if not lost.any():
+            return lost
+        containers = self.containers.frame
+        shown = pairs(containers[containers["kind"] == Kind.RESOURCE_GROUP])
+        of_each = zip(frame["subscription_id"], frame["resource_group"], strict=True)
+        return lost & ~pd.Series([pair in shown for pair in of_each], index=frame.index)
+
     def groups_in_scope(self) -> pd.DataFrame:
         """The resource groups of the snapshot that are in scope."""
         frame = self.containers.frame
@@ -263,7 +276,7 @@ def _absent(survey: Survey) -> Iterator[Read]:
     absent = absent[survey.plan.request.only.covers(absent)]
     if absent.empty:
         return
-    in_grace = absent["subscription_id"].isin(list(survey.containers.subscriptions.in_grace))
+    in_grace = survey.in_grace(absent)
     yield Read("known entities that were not seen", by_id(survey.reader, absent[~in_grace]))
     yield Read("", _nothing_shown(absent[in_grace]))
 

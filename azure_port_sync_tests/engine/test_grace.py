@@ -152,3 +152,20 @@ def test_a_subscription_that_is_lost_while_it_is_read_stops_the_run(two: Scenari
     with pytest.raises(GuardError, match=f"Azure stopped answering for {two.other} while this run was reading"):
         two.deliver(snapshot)
     assert titles(two) == before
+
+
+def test_the_group_that_stays_readable_has_no_grace(two: Scenario) -> None:
+    """What was deleted in it while it could not be read left no record that is still read."""
+    rest = two.tenant.add_group(two.subscription, "rest", "westeurope")
+    two.tick()
+    two.tenant.limit_subscription_to_group(two.subscription, rest)
+    two.tenant.delete_resource(two.one)
+    two.tick()
+    two.clock.sleep(timedelta(hours=1).total_seconds())
+    two.tick()
+    two.tenant.limit_subscription_to_group(two.subscription, two.group)
+    outcome = two.tick()
+    assert outcome.stats.in_grace.keys() == {two.subscription}
+    held = titles(two)
+    assert held["azureCloudResources"] == {"x2", "z"}
+    assert "rest" in held["azureResourceGroup"]
