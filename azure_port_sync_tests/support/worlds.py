@@ -227,8 +227,8 @@ class Life:
             self.calls[side] += 1
         if side == "azure":
             self._before_read(number)
-        if side == "port" and arguments[0][0].row["operation"] == "delete":
-            self.deletes.update(event.row["identifier"] for event in arguments[0])
+        if side == "port" and arguments[0][0].row.operation == "delete":
+            self.deletes.update(event.row.identifier for event in arguments[0])
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
