@@ -278,7 +278,7 @@ class _Delivery:
         return len(self.report.refused) > limit
 
     def end(self) -> None:
-        """Put what Port refused into quarantine, unless that is too much; kept failing at everything is an outage."""
+        """Put what Port refused into quarantine, unless that is too much. Kept failing at everything, Port is down."""
         report = self.report
         if report.failed and report.done == len(report.failed):
             report.error = report.error or self._accepts_nothing(report.failed[0][1])

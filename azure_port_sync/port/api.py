@@ -4,7 +4,8 @@ Port's API says what Port really holds; the webhook's 202 is no more than a rece
 Port's OpenAPI file (github.com/port-labs/port-docs, `static/apispec.yaml`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 from azure_port_sync.core.errors import PortError
@@ -24,6 +25,8 @@ from azure_port_sync.port.responses import (
     objects,
     one_object,
 )
+
+_T = TypeVar("_T")
 
 #: The most entities in one request.
 MAX_UPSERTED, MAX_DELETED = 20, 100
@@ -59,7 +62,7 @@ class PortApi(ApiClient):
         request = _about(blueprint, "POST", "entities/search", "read the entities of", body=search)
         cursors = set()
         while True:
-            page = read(request, SearchPage.of, self.json(request))
+            page = read(request, SearchPage.of, self.send_for_json(request))
             yield page.entities
             if page.next is None:
                 return
@@ -74,13 +77,12 @@ class PortApi(ApiClient):
     def count(self, blueprint: str) -> int:
         """The number of entities of a blueprint."""
         request = _about(blueprint, "GET", "entities-count", "count the entities of")
-        return read(request, _count, self.json(request))
+        return read(request, _count, self.send_for_json(request))
 
     def entity(self, blueprint: str, identifier: str) -> StoredEntity | None:
         """One entity as Port shows it; None when there is none."""
         path = f"entities/{quote(identifier, safe='')}"
-        found = self._find(_about(blueprint, "GET", path, "read an entity of", expected=_ABSENT))
-        return None if found is None else StoredEntity.of(found)
+        return self._find(_about(blueprint, "GET", path, "read an entity of", expected=_ABSENT), StoredEntity.of)
 
     # -- writing entities --------------------------------------------------------------------------------------------
 
@@ -107,21 +109,22 @@ class PortApi(ApiClient):
 
     def blueprint(self, identifier: str) -> Blueprint | None:
         """One blueprint; None when there is none of that name."""
-        found = self._find(_about(identifier, "GET", "", "read the blueprint", expected=_ABSENT))
-        return None if found is None else Blueprint.of(found)
+        return self._find(_about(identifier, "GET", "", "read the blueprint", expected=_ABSENT), Blueprint.of)
 
     def create_blueprint(self, blueprint: Json) -> None:
         """Create a blueprint, with a page of the catalog for it."""
-        self.json(ApiRequest("POST", "blueprints?create_catalog_page=true", "change blueprints", body=blueprint))
+        self.send_for_json(
+            ApiRequest("POST", "blueprints?create_catalog_page=true", "change blueprints", body=blueprint)
+        )
 
     def update_blueprint(self, identifier: str, changes: Json) -> None:
         """Change the named parts of a blueprint."""
-        self.json(_about(identifier, "PATCH", "", "change the blueprint", body=changes))
+        self.send_for_json(_about(identifier, "PATCH", "", "change the blueprint", body=changes))
 
     def webhooks(self) -> list[Webhook] | None:
         """All webhooks of the account; None when these credentials may not read them."""
         request = ApiRequest("GET", "webhooks", "read the webhooks", "webhooks", expected=_FORBIDDEN)
-        response = self.response(request)
+        response = self.send(request)
         if response.status in _FORBIDDEN:
             return None
         return read(request, _webhooks, json_object(response))
@@ -129,17 +132,19 @@ class PortApi(ApiClient):
     def create_webhook(self, webhook: Json) -> Webhook:
         """Create a webhook; returns it as Port shows it then, with its URL."""
         request = ApiRequest("POST", "webhooks", "change webhooks", body=webhook)
-        return read(request, lambda body: Webhook.of(one_object(body)), self.json(request))
+        return read(request, lambda body: Webhook.of(one_object(body)), self.send_for_json(request))
 
     def update_webhook(self, identifier: str, changes: Json) -> None:
         """Change the named parts of a webhook."""
         path = f"webhooks/{quote(identifier, safe='')}"
-        self.json(ApiRequest("PATCH", path, "change webhooks", f"webhook {identifier}", body=changes))
+        self.send_for_json(ApiRequest("PATCH", path, "change webhooks", f"webhook {identifier}", body=changes))
 
-    def _find(self, request: ApiRequest) -> Json | None:
+    def _find(self, request: ApiRequest, shape: Callable[[Json], _T]) -> _T | None:
         """The one object of a response; None when Port has none of that name."""
-        response = self.response(request)
-        return None if response.status in _ABSENT else read(request, one_object, json_object(response))
+        response = self.send(request)
+        if response.status in _ABSENT:
+            return None
+        return read(request, lambda body: shape(one_object(body)), json_object(response))
 
 
 def _about(

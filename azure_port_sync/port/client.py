@@ -20,7 +20,7 @@ from azure_port_sync.port.failures import (
     TransientError,
     body_of,
     failure,
-    whole_response,
+    raise_for_failure,
 )
 from azure_port_sync.port.flow import Flow, StubbornError
 from azure_port_sync.port.responses import Json, ShapeError, Token
@@ -77,11 +77,11 @@ class ApiClient:
     def close(self) -> None:
         self._session.close()
 
-    def response(self, request: ApiRequest) -> Response:
+    def send(self, request: ApiRequest) -> Response:
         """Return Port's response, patiently. Raises PortError when Port refuses the request or stays unreachable."""
         return _patiently(self._flow, request, lambda: self.attempt(request, self._flow))
 
-    def json(self, request: ApiRequest) -> Json:
+    def send_for_json(self, request: ApiRequest) -> Json:
         """Return the JSON object that Port responds with, patiently."""
         return _patiently(self._flow, request, lambda: json_object(self.attempt(request, self._flow)))
 
@@ -91,9 +91,9 @@ class ApiClient:
         A token can end before its time, when it is revoked or when the clocks differ: 401 gets a new one, once.
         """
         authorization = self._authorization()
-        came = self._send(request, authorization)
+        came = self._send_once(request, authorization)
         if isinstance(came, Response) and came.status == 401:
-            came = self._send(request, self._authorization(refused=authorization))
+            came = self._send_once(request, self._authorization(refused=authorization))
         if isinstance(came, Response):
             flow.count_bytes(came.sent)
             if came.headers.get("x-ratelimit-remaining") == "0":
@@ -101,7 +101,7 @@ class ApiClient:
             if came.status in request.expected and body_of(came) is Body.PORT:
                 return came
         words = {"purpose": request.purpose, "subject": request.subject}
-        return whole_response(API, came, self._clock.now(), secrets=self._secrets(), words=words)
+        return raise_for_failure(API, came, self._clock.now(), secrets=self._secrets(), words=words)
 
     def _secrets(self) -> tuple[str, str]:
         """The texts that no error may show."""
@@ -123,13 +123,13 @@ class ApiClient:
         request = ApiRequest("POST", "auth/access_token", "sign in", body=credentials)
 
         def attempt() -> Token:
-            came = self._send(request, None)
-            response = whole_response(SIGN_IN, came, self._clock.now(), secrets=self._secrets())
+            came = self._send_once(request, None)
+            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self._secrets())
             return read(request, Token.of, json_object(response))
 
         return _patiently(self._sign_in_flow, request, attempt)
 
-    def _send(self, request: ApiRequest, authorization: str | None) -> Response | Broken:
+    def _send_once(self, request: ApiRequest, authorization: str | None) -> Response | Broken:
         body = request.body
         return send_request(
             self._session,

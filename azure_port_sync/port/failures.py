@@ -210,7 +210,7 @@ BULK_ENTITY = Edge(
 )
 
 
-def whole_response(
+def raise_for_failure(
     edge: Edge,
     came: Response | Broken,
     now: datetime,

@@ -81,7 +81,7 @@ class StoredEntity:
 
     @classmethod
     def of(cls, entity: Json) -> Self:
-        return cls(entity.get("title"), entity.get("properties") or {}, entity.get("relations") or {})
+        return cls(entity.get("title"), _object(entity, "properties"), _object(entity, "relations"))
 
     @property
     def shown(self) -> Json:
@@ -98,12 +98,14 @@ class Blueprint:
 
     @classmethod
     def of(cls, blueprint: Json) -> Self:
-        return cls(blueprint.get("schema") or {}, blueprint.get("relations") or {})
+        schema = _object(blueprint, "schema")
+        return cls({**schema, "properties": _object(schema, "properties")}, _object(blueprint, "relations"))
 
     @property
     def properties(self) -> Json:
         """The properties of the schema by name."""
-        return self.schema.get("properties") or {}
+        properties: Json = self.schema["properties"]
+        return properties
 
 
 class Signature(NamedTuple):
@@ -137,7 +139,7 @@ class Webhook:
             key=key if isinstance(key, str) else None,
             enabled=webhook.get("enabled") is not False,
             mappings=webhook.get("mappings") or [],
-            security=webhook.get("security") or {},
+            security=_object(webhook, "security"),
         )
 
     @property
@@ -190,6 +192,14 @@ def deleted_identifiers(body: Json) -> set[str]:
     if not isinstance(deleted, list):
         raise ShapeError
     return {str(one.get("identifier") if isinstance(one, dict) else one) for one in deleted}
+
+
+def _object(json: Json, name: str) -> Json:
+    """Return the object of that name; an empty one where there is none."""
+    found = json.get(name) or {}
+    if not isinstance(found, dict):
+        raise ShapeError
+    return found
 
 
 def one_object(body: Json) -> Json:

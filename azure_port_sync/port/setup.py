@@ -41,7 +41,7 @@ def _set_up_blueprint(api: PortApi, wanted: Json) -> Change:
     existing = api.blueprint(identifier)
     if existing is None:
         api.create_blueprint(wanted)
-        return Change(identifier, "created", tuple(_missing(identifier, ours, Blueprint({}, {}))))
+        return Change(identifier, "created", tuple(_missing(identifier, ours, Blueprint({"properties": {}}, {}))))
     missing = tuple(_missing(identifier, ours, existing))
     if not missing:
         return Change(identifier, "unchanged")

@@ -17,7 +17,7 @@ from azure_port_sync.port.failures import (
     body_of,
     error_message,
     failure,
-    whole_response,
+    raise_for_failure,
 )
 from azure_port_sync.port.transport import Broken, Response
 from azure_port_sync_tests.support.clocks import NOW
@@ -146,7 +146,7 @@ def test_ports_words_are_one_short_line_without_secrets(body: bytes, message: st
 )
 def test_a_failure_waits_as_long_as_port_asks(headers: dict[str, str], wait: float) -> None:
     with pytest.raises(TransientError) as error:
-        whole_response(API, Response(429, headers, b""), NOW)
+        raise_for_failure(API, Response(429, headers, b""), NOW)
     assert (error.value.wait, error.value.alone) == (wait, False)
 
 
@@ -154,4 +154,4 @@ def test_a_failure_waits_as_long_as_port_asks(headers: dict[str, str], wait: flo
     "response", [Response(202, {}, b""), Response(200, {}, b'{"ok":true}'), Response(207, {}, b"{}")]
 )
 def test_a_success_is_returned(response: Any) -> None:
-    assert whole_response(WEBHOOK, response, NOW) is response
+    assert raise_for_failure(WEBHOOK, response, NOW) is response

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
-from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
+from azure_port_sync.core.kinds import RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE, Kind
 from azure_port_sync.port import model
+from azure_port_sync.port.blueprints import blueprints_of, packaged_blueprints
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.mapping import MappedEntity, WebhookMapping
 from azure_port_sync.sandbox.shapes import check_blueprint, check_webhook
@@ -113,6 +114,30 @@ def test_every_expression_is_plain_jq_of_any_version(expression: str) -> None:
     assert words <= ALLOWED
     assert "$" not in without_texts
     assert re.fullmatch(r"[\w\s.|()\[\];=+/\"]*", without_texts)
+
+
+# -- blueprints ------------------------------------------------------------------------------------------------------
+
+
+def _renamed(name: str) -> list[dict[str, Any]]:
+    return [{**mapping, "blueprint": name + mapping["blueprint"]} for mapping in model.webhook()["mappings"]]
+
+
+def test_the_blueprint_of_each_kind_is_that_of_the_mapping() -> None:
+    names = [blueprint["identifier"] for blueprint in model.blueprints()]
+    assert dict(packaged_blueprints()) == blueprints_of(GUIDES) == dict(zip(Kind, names, strict=True))
+    assert blueprints_of(WebhookMapping(_renamed("my_"))) == {
+        kind: f"my_{packaged_blueprints()[kind]}" for kind in Kind
+    }
+
+
+def test_a_kind_that_a_mapping_drops_or_only_deletes_has_no_blueprint() -> None:
+    mappings = [
+        mapping
+        for mapping in model.webhook()["mappings"]
+        if mapping["operation"] == "delete" or mapping["blueprint"] != packaged_blueprints()[Kind.SUBSCRIPTION]
+    ]
+    assert blueprints_of(WebhookMapping(mappings)).keys() == {Kind.RESOURCE_GROUP, Kind.RESOURCE}
 
 
 # -- the files -------------------------------------------------------------------------------------------------------

@@ -267,6 +267,17 @@ def test_a_delete_that_a_bulk_answer_leaves_out_is_done_singly(sandbox: Sandbox,
     assert _titles(sandbox) == {"a"}  # of which the answer said that it was gone
 
 
+def test_a_404_that_is_not_from_port_deletes_nothing(sandbox: Sandbox, sink: ApiSink) -> None:
+    """As an ingress without a backend answers."""
+    delivered(upserts_of("a"), sink)
+    sandbox.faults.add(
+        Fault("port", status=200, body={"ok": True, "deletedEntities": []}, path="/bulk/entities/delete")
+    )
+    sandbox.faults.add(Fault("port", status=404, body="default backend - 404", method="DELETE"))
+    assert delivered(change_set(delete(resource("a"))), sink).accepted == {"delete": 1}
+    assert _titles(sandbox) == set()
+
+
 @pytest.mark.parametrize(
     ("status", "sentence"), [(403, "PORT_CLIENT_ID may not write entities"), (404, "launch the job port_setup")]
 )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.rows import Operation
-from azure_port_sync.port.failures import WEBHOOK, whole_response
+from azure_port_sync.port.failures import WEBHOOK, raise_for_failure
 from azure_port_sync.port.flow import Flow
 from azure_port_sync.port.mapping import MAX_ITEMS
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent
@@ -81,7 +81,7 @@ class WebhookSink:
         if isinstance(came, Response):
             self.flow.count_bytes(came.sent)
         secrets = (self._url, urlsplit(self._url).path.strip("/"))
-        whole_response(WEBHOOK, came, self._clock.now(), secrets=secrets)
+        raise_for_failure(WEBHOOK, came, self._clock.now(), secrets=secrets)
 
 
 class WebhookBatchSink(WebhookSink):
