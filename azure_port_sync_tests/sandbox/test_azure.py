@@ -25,7 +25,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 from azure_port_sync.sandbox import estate
 from azure_port_sync.sandbox.azure import ResourceGraph, azure_app
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.sandbox.server import Server
+from azure_port_sync.sandbox.serving import Server
 from azure_port_sync.sandbox.tenant import Scope, Tenant, TenantError
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
