@@ -126,7 +126,6 @@ class ResourceGraph:
 
     def __init__(self, tenant: Tenant, clock: SandboxClock, authority: Authority, quota: Quota) -> None:
         self.quota = quota
-        self.before_answer: Callable[[], object] = lambda: None
         self._engine = QueryEngine(tenant, clock)
         self._tenant = tenant
         self._clock = clock
@@ -134,9 +133,10 @@ class ResourceGraph:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is counted."""
+        """Nothing is counted, and nothing happens before an answer."""
         self.requests = 0
         self.rows = 0
+        self.before_answer: Callable[[], object] = lambda: None
         self.quota.clear()
 
     async def resources(self, request: Request) -> Response:

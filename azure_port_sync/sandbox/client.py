@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import requests
 
@@ -100,14 +100,6 @@ class SandboxClient:
         """No limit but the published one any more."""
         self._ask("POST", "port", {"api_throttle": None})
 
-    def give_api_reset(self, form: Literal["epoch", "seconds"]) -> None:
-        """Give `x-ratelimit-reset` in seconds since 1970 ("epoch", the usual) or in "seconds" from now."""
-        self._ask("POST", "port", {"api_reset": form})
-
-    def revoke_tokens(self) -> None:
-        """No access token that Port's REST API has given out is good any more."""
-        self._ask("DELETE", "tokens")
-
     def put_entity(
         self,
         blueprint: str,
@@ -128,13 +120,13 @@ class SandboxClient:
         """Resource Graph's requests per 5 seconds (None: no limit), and whether its 429 says how long to wait."""
         self._ask("POST", "azure", {"quota": limit, "retry_after": retry_after})
 
-    def create_missing_targets(self) -> None:
-        """Let webhooks add the entities that a relation points to and that do not exist."""
-        self._ask("POST", "port", {"missing_targets": "create"})
+    def churn(self, seconds: float | None = None) -> None:
+        """Have a resource come or go for every so many seconds of the clock, or with each request to Resource Graph."""
+        self._ask("POST", "churn", {"seconds": seconds})
 
-    def refuse_missing_targets(self, on: bool = True) -> None:
-        """Refuse entities whose relation points to nothing, instead of keeping the relation."""
-        self._ask("POST", "port", {"missing_targets": "refuse" if on else "keep"})
+    def stop_churn(self) -> None:
+        """Let nothing come or go any more."""
+        self._ask("DELETE", "churn")
 
     def state(self) -> Json:
         """Addresses, clock, counts of tenant and catalog, counters, faults."""

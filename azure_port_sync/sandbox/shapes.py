@@ -9,7 +9,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from azure_port_sync.sandbox.port import Json, RefusedError, check_identifier, error_answer
+from azure_port_sync.sandbox.port.answers import RestError, invalid, not_played
+from azure_port_sync.sandbox.port.entity import Json, RefusedError, check_identifier
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_UPSERTED = 20
@@ -31,26 +32,6 @@ _SECURITY_KEYS = {
 _ALGORITHMS = ("sha1", "sha256", "plain", None)
 _MAPPING_KEYS = {"blueprint", "operation", "filter", "itemsToParse", "entity"}
 _MAPPING_ENTITY_KEYS = {"identifier", "title", "icon", "team", "properties", "relations"}
-
-
-class RestError(Exception):
-    """Port answers with this error."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.answer = error_answer(status, code, message)
-
-
-def invalid(message: str) -> RestError:
-    """The error of a body or query that does not fit its route."""
-    return RestError(422, "invalid_request", message)
-
-
-def not_played(what: str) -> RestError:
-    """The error of what Port does and the sandbox does not."""
-    return RestError(501, "not_implemented", f"the sandbox does not play {what}")
 
 
 def json_object(body: bytes) -> Json:

@@ -25,7 +25,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 from azure_port_sync.sandbox import estate
 from azure_port_sync.sandbox.azure import ResourceGraph, azure_app
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.sandbox.server import Server
+from azure_port_sync.sandbox.serving import Server
 from azure_port_sync.sandbox.tenant import Scope, Tenant, TenantError
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -103,10 +103,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ca.pem", folder / "server.pem"
 
 
-@pytest.fixture
-def azure(certificates: tuple[Path, Path]) -> Iterator[Azure]:
+@pytest.fixture(scope="module")
+def served(certificates: tuple[Path, Path]) -> Iterator[Azure]:
     clock = SandboxClock()
-    clock.set(START)
     tenant = Tenant(clock)
     app = azure_app(tenant, clock, client_id=CLIENT, client_secret=SECRET, quota=None)
     server = Server(app, 0, certificates[1])
@@ -117,6 +116,16 @@ def azure(certificates: tuple[Path, Path]) -> Iterator[Azure]:
             yield running
     finally:
         server.stop()
+
+
+@pytest.fixture
+def azure(served: Azure) -> Azure:
+    """An empty tenant that nothing throttles, its clock frozen at START."""
+    served.clock.set(START)
+    served.tenant.clear()
+    served.graph.clear()
+    served.graph.quota.limit, served.graph.quota.retry_after = None, True
+    return served
 
 
 @pytest.fixture
@@ -204,6 +213,20 @@ def test_token_is_an_offset_so_a_delete_between_pages_hides_a_row(azure: Azure) 
     assert [row["id"] for row in second.data] == before[1001:]
 
 
+def test_an_answer_has_the_sandboxs_time(azure: Azure) -> None:
+    """A client whose own clock is wrong can go by Azure's."""
+    azure.clock.advance(timedelta(days=3, seconds=7))
+    assert azure.post({"query": "resources"}).headers["Date"] == "Thu, 26 Nov 2026 10:00:07 GMT"
+
+
+@pytest.mark.usefixtures("group")
+def test_what_happens_before_an_answer_is_in_it(azure: Azure) -> None:
+    azure.graph.before_answer = lambda: azure.tenant.grow(1)
+    assert [azure.ask("resources").total_records for _ in range(3)] == [1, 2, 3]
+    azure.graph.clear()
+    assert azure.ask("resources").total_records == 3
+
+
 @pytest.mark.usefixtures("group")
 def test_top_and_skip_override_the_token(azure: Azure) -> None:
     """As the REST reference says of both, in QueryRequestOptions."""
@@ -229,8 +252,8 @@ def test_no_token_where_azure_gives_none(azure: Azure) -> None:
 
 
 def test_payload_over_16_mib_is_refused_page_by_page(azure: Azure, group: str) -> None:
-    for number in range(20):
-        azure.tenant.create_resource(group, VM, f"vm-{number:02d}", properties={"blob": "x" * 1024 * 1024})
+    wide = {"group_id": group, "type": VM, "properties": {"blob": "x" * 1024 * 1024}}
+    azure.tenant.create_resources([{**wide, "name": f"vm-{number:02d}"} for number in range(17)])
     with pytest.raises(HttpResponseError) as caught:
         azure.ask("resources | order by id asc")
     assert caught.value.status_code == 400
@@ -613,17 +636,17 @@ def test_subscription_row_has_the_recorded_shape(azure: Azure) -> None:
 
 
 def test_many_at_once(azure: Azure) -> None:
-    azure.tenant.grow(20_000, groups=40, subscriptions=4, records=True)
-    assert azure.tenant.counts() == {"subscriptions": 4, "groups": 40, "resources": 20_000, "records": 20_000}
+    azure.tenant.grow(4_000, groups=40, subscriptions=4, records=True)
+    assert azure.tenant.counts() == {"subscriptions": 4, "groups": 40, "resources": 4_000, "records": 4_000}
     azure.tenant.grow(5, groups=1)
-    assert azure.tenant.counts()["resources"] == 20_005
+    assert azure.tenant.counts()["resources"] == 4_005
     rows = azure.tenant.resources()
-    assert len({row["id"].lower() for row in rows}) == 20_005
+    assert len({row["id"].lower() for row in rows}) == 4_005
     assert all(row["rgTags"]["environment"] for row in rows)
     targets = azure.rows(
         "resourcechanges | project id, target = tolower(properties.targetResourceId) | order by id asc"
     )
-    assert len({row["target"] for row in targets}) == 20_000
+    assert len({row["target"] for row in targets}) == 4_000
     page = azure.ask("resourcechanges | order by id asc", top=1)
     azure.tenant.create_resource(azure.tenant.containers()[1]["id"], VM, "one more")
     assert page.data[0].keys() == azure.rows("resourcechanges | limit 1")[0].keys()
@@ -648,6 +671,76 @@ def test_impossible_wishes_change_nothing(azure: Azure, group: str) -> None:
     assert azure.ids() == set()
 
 
+# -- rows that only Resource Graph has ---------------------------------------------------------------------------------
+
+
+def test_a_second_row_of_an_id(azure: Azure, group: str) -> None:
+    """As of extension resources and private endpoints (github.com/microsoft/finops-toolkit issue 1154)."""
+    made = azure.tenant.create_resource(group, VM, "vm", tags={"v": "1"})
+    extension = {"name": "default", "type": "microsoft.security/pricings", "resourceGroup": "", "tags": None}
+    azure.tenant.add_twin(made, extension)
+    azure.tenant.add_twin(made.upper())
+    rows = azure.rows("resources | project id, name, type, resourceGroup, tags | order by name asc")
+    own = {"id": made, "name": "vm", "type": VM.lower(), "resourceGroup": "rg-shop (blue)", "tags": {"v": "1"}}
+    assert rows == [own | extension, own, own]
+    assert [row["id"] for row in azure.tenant.resources()] == [made]
+    assert azure.tenant.counts()["resources"] == 1
+    azure.tenant.remove_twins(made)
+    assert azure.rows("resources | project id, name, type, resourceGroup, tags") == [own]
+
+
+def test_a_second_row_lives_as_long_as_the_first(azure: Azure, group: str) -> None:
+    made = azure.tenant.create_resource(group, VM, "vm", tags={"v": "1"})
+    azure.tenant.add_twin(made, {"id": made.upper()})
+    azure.tenant.tag_resource(made, {"v": "2"})
+    shown = {row["id"]: row["tags"] for row in azure.rows("resources")}
+    assert shown == {made: {"v": "2"}, made.upper(): {"v": "2"}}
+    azure.tenant.delete_resource(made)
+    assert azure.ids() == set()
+    azure.tenant.recreate_resource(made)
+    assert azure.ids() == {made}
+
+
+def test_a_record_of_an_id_with_two_rows_comes_twice_where_it_is_joined(azure: Azure, group: str) -> None:
+    made = azure.tenant.create_resource(group, VM, "vm")
+    azure.tenant.add_twin(made, {"id": made.upper(), "name": "twin"})
+    assert len(azure.rows(CHANGES)) == 1
+    joined = azure.rows(
+        "resourcechanges | project id, targetKey = tolower(properties.targetResourceId)"
+        " | join kind=leftouter (resources | project rowKey = tolower(id), rowName = name)"
+        " on $left.targetKey == $right.rowKey | order by rowName asc"
+    )
+    assert [row["rowName"] for row in joined] == ["twin", "vm"]
+    assert len({row["id"] for row in joined}) == 1
+
+
+def test_a_subscription_or_a_group_in_two_rows(azure: Azure, group: str) -> None:
+    subscription = f"/subscriptions/{group.split('/')[2]}"
+    azure.tenant.add_twin(subscription, {"name": "other"})
+    azure.tenant.add_twin(group, {"id": group.lower()})
+    shown = azure.rows("resourcecontainers | where isnotempty(subscriptionId) | project id, name")
+    assert sorted((row["id"], row["name"]) for row in shown) == sorted(
+        [
+            (subscription, "Production"),
+            (subscription, "other"),
+            (group, "RG-Shop (blue)"),
+            (group.lower(), "RG-Shop (blue)"),
+        ]
+    )
+    azure.tenant.delete_group(group)
+    assert len(azure.rows("resourcecontainers | where isnotempty(subscriptionId)")) == 2
+
+
+def test_what_can_be_no_second_row(azure: Azure, group: str) -> None:
+    made = azure.tenant.create_resource(group, VM, "vm")
+    with pytest.raises(TenantError, match="in any casing"):
+        azure.tenant.add_twin(made, {"id": f"{made}2"})
+    with pytest.raises(TenantError, match="no column colour"):
+        azure.tenant.add_twin(made, {"colour": "red"})
+    with pytest.raises(TenantError, match="there is no"):
+        azure.tenant.add_twin(f"{made}2")
+
+
 # -- delays ------------------------------------------------------------------------------------------------------------
 
 
@@ -666,8 +759,8 @@ def test_delays_are_drawn_so_records_overtake_each_other(azure: Azure, group: st
     azure.tenant.set_delays(record_delay=(0, 300))
     made = [azure.tenant.create_resource(group, VM, f"vm{number}") for number in range(10)]
     seen: list[str] = []
-    for _ in range(300):
-        azure.clock.advance(timedelta(seconds=1))
+    for _ in range(60):
+        azure.clock.advance(timedelta(seconds=5))
         targets = [row["properties"]["targetResourceId"] for row in azure.rows(CHANGES)]
         seen += [target for target in targets if target not in seen]
     assert sorted(seen) == sorted(made) != seen
@@ -776,7 +869,7 @@ def test_estate_is_believable_and_the_same_every_time(azure: Azure) -> None:
 
 
 def test_resource_graph_shows_the_truth_when_nothing_is_delayed(azure: Azure) -> None:
-    estate.seed(azure.tenant)
+    estate.seed(azure.tenant, groups=20, resources=100)
     rng = random.Random(3)  # noqa: S311
     sentences = estate.play(azure.tenant) + [estate.drift(azure.tenant, rng) for _ in range(100)]
     assert all(sentences)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from azure_port_sync.sandbox.mapping import MAX_ITEMS, Mappings, Target, evaluate, requoted
+from azure_port_sync.sandbox.port.mapping import MAX_ITEMS, Mappings, Target, evaluate, requoted
 
 #: What the replacement in github.com/port-labs/jq-node-bindings (`lib/jq.js`) makes of them, run with node.
 _QUOTES = json.loads((Path(__file__).parent / "single_quote_cases.json").read_text(encoding="utf-8"))

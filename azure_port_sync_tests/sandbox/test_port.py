@@ -13,16 +13,9 @@ import pytest
 import requests
 
 from azure_port_sync import sandbox
-from azure_port_sync.sandbox.port import (
-    MAX_BODY_BYTES,
-    Port,
-    RefusedError,
-    Throttle,
-    Webhook,
-    check_identifier,
-    port_app,
-)
-from azure_port_sync.sandbox.server import Server
+from azure_port_sync.sandbox.port import MAX_BODY_BYTES, Port, RefusedError, Throttle, Webhook, port_app
+from azure_port_sync.sandbox.port.entity import check_identifier
+from azure_port_sync.sandbox.serving import Server
 
 GUIDE = Path(sandbox.__file__).parent / "guide"
 BLUEPRINTS = json.loads((GUIDE / "blueprints.json").read_text())
@@ -30,6 +23,7 @@ IDENTIFIERS = json.loads((Path(__file__).parent / "identifier_cases.json").read_
 MAPPING = json.loads((GUIDE / "webhook_mapping.json").read_text())
 SUB = "/subscriptions/11111111-2222-3333-4444-555555555555"
 GROUP = f"{SUB}/resourcegroups/rg-web"
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 VM = f"{GROUP}/providers/microsoft.compute/virtualmachines/vm-1"
 
 Json = dict[str, Any]
@@ -39,7 +33,7 @@ class Clock:
     """A clock that only a test moves."""
 
     def __init__(self) -> None:
-        self.instant = datetime(2026, 11, 23, 10, tzinfo=UTC)
+        self.instant = NOW
 
     def now(self) -> datetime:
         return self.instant
@@ -51,12 +45,18 @@ class Served:
     def __init__(self) -> None:
         self.clock = Clock()
         self.port = Port(self.clock)
-        for blueprint in BLUEPRINTS:
-            self.port.catalog.add_blueprint(blueprint)
-        self.port.add_webhook(Webhook("guide", MAPPING))
         self.server = Server(port_app(self.port), 0)
         self.session = requests.Session()
         self.session.trust_env = False
+
+    def set_up(self) -> None:
+        """Begin anew."""
+        self.clock.instant = NOW
+        self.port.remove_all()
+        self.port.clear()
+        for blueprint in BLUEPRINTS:
+            self.port.catalog.add_blueprint(blueprint)
+        self.port.add_webhook(Webhook("guide", MAPPING))
 
     def post(self, body: bytes | Json, key: str = "guide", **headers: str) -> requests.Response:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -79,13 +79,19 @@ class Served:
         return [failure.reason for failure in self.port.catalog.failures]
 
 
-@pytest.fixture
-def served() -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def started() -> Iterator[Served]:
     it = Served()
     it.server.start()
     yield it
     it.session.close()
     it.server.stop()
+
+
+@pytest.fixture
+def served(started: Served) -> Served:
+    started.set_up()
+    return started
 
 
 def subscription(operation: str = "upsert", **data: Any) -> Json:
@@ -327,22 +333,11 @@ def test_mappings_that_do_not_fit_the_blueprints_are_only_logged(served: Served,
     assert served.reasons() == [reason]
 
 
-def test_a_relation_to_nothing_is_kept_or_refused_as_ordered(served: Served) -> None:
+def test_a_relation_to_nothing_is_kept(served: Served) -> None:
     served.accept(vm())
     assert served.held("azureCloudResources")[VM]["relations"] == {"resourceGroup": GROUP}
-    served.port.catalog.missing_targets = "refuse"
-    served.accept(vm(resourceId=VM + "2"))
-    assert list(served.held("azureCloudResources")) == [VM]
-    assert served.reasons() == [f"the relation 'resourceGroup' points to {GROUP}, which does not exist"]
-    served.accept(subscription(), group(), vm(resourceId=VM + "2"))
-    assert list(served.held("azureCloudResources")) == [VM, VM + "2"]
-
-
-def test_the_target_of_a_relation_to_nothing_is_created_as_ordered(served: Served) -> None:
-    served.port.catalog.missing_targets = "create"
-    served.accept(vm())
-    assert served.held("azureResourceGroup")[GROUP]["title"] == GROUP
-    assert served.held("azureCloudResources")[VM]["relations"] == {"resourceGroup": GROUP}
+    assert [entity.identifier for entity in served.port.catalog.unattached()] == [VM]
+    assert served.reasons() == []
 
 
 # -- mappings

@@ -19,8 +19,10 @@ import requests
 
 from azure_port_sync.sandbox.client import SandboxClient, SandboxError
 from azure_port_sync.sandbox.compare import BLUEPRINTS, differences, expected_catalog, identifier_of
+from azure_port_sync.sandbox.estate import seed
 from azure_port_sync.sandbox.faults import Fault
-from azure_port_sync.sandbox.server import SIGNATURE_HEADER, Sandbox
+from azure_port_sync.sandbox.port.guide import SIGNATURE_HEADER
+from azure_port_sync.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 
@@ -32,16 +34,23 @@ def estate() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Sandbox]:
+    with Sandbox(estate=False) as running:
+        yield running
+
+
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose tenant is one group with two resources."""
-    with Sandbox(estate=False) as sandbox:
-        tenant = sandbox.tenant
-        subscription = tenant.add_subscription("Production", {"env": "prod"}, subscription_id="AAAA-1")
-        group = tenant.add_group(subscription, "rg (web)", "westeurope", {"Env": "Prod"})
-        tenant.create_resource(group, "Microsoft.Compute/virtualMachines", "vm one", tags={"owner": "Jürgen"})
-        tenant.create_resource(group, "Microsoft.Storage/storageAccounts", "st1")
-        yield sandbox
+def sandbox(servers: Sandbox) -> Sandbox:
+    """A sandbox whose tenant is one group with two resources, and whose clock runs."""
+    servers.reset(datetime.now(UTC))
+    servers.clock.resume()
+    tenant = servers.tenant
+    subscription = tenant.add_subscription("Production", {"env": "prod"}, subscription_id="AAAA-1")
+    group = tenant.add_group(subscription, "rg (web)", "westeurope", {"Env": "Prod"})
+    tenant.create_resource(group, "Microsoft.Compute/virtualMachines", "vm one", tags={"owner": "Jürgen"})
+    tenant.create_resource(group, "Microsoft.Storage/storageAccounts", "st1")
+    return servers
 
 
 @pytest.fixture
@@ -427,12 +436,12 @@ def test_every_verb_reaches_the_tenant_and_comes_back(sandbox: Sandbox, client: 
         client.tenant("delete_group", group_id="/subscriptions/none/resourceGroups/none")
 
 
-def test_play_and_drift_change_the_tenant_and_say_how() -> None:
-    with Sandbox() as sandbox, SandboxClient(sandbox.url) as client:
-        for change in (client.play, client.drift):
-            before = sandbox.tenant.version
-            assert change()
-            assert sandbox.tenant.version > before
+def test_play_and_drift_change_the_tenant_and_say_how(sandbox: Sandbox, client: SandboxClient) -> None:
+    seed(sandbox.tenant, groups=6, resources=20)
+    for change in (client.play, client.drift):
+        before = sandbox.tenant.version
+        assert change()
+        assert sandbox.tenant.version > before
 
 
 def test_the_clock_is_frozen_moved_and_resumed(sandbox: Sandbox, client: SandboxClient) -> None:
@@ -445,7 +454,31 @@ def test_the_clock_is_frozen_moved_and_resumed(sandbox: Sandbox, client: Sandbox
         client.set_clock(datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-def test_port_is_throttled_counted_and_made_strict_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
+def test_resources_come_and_go_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
+    headers = {"Authorization": f"Bearer {ask_azure(sandbox).json()['access_token']}"}
+    address = f"{sandbox.azure_url}/providers/Microsoft.ResourceGraph/resources"
+    verify = sandbox.environment()["REQUESTS_CA_BUNDLE"]
+
+    def changes() -> int:
+        before = sandbox.tenant.version
+        assert requests.post(address, json={"query": "resources"}, headers=headers, verify=verify, timeout=10).ok
+        return sandbox.tenant.version - before
+
+    assert changes() == 0
+    client.churn()
+    assert [changes(), changes()] == [1, 1]
+    client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
+    client.churn(seconds=0.5)
+    client.advance_clock(3)
+    assert [changes(), changes()] == [6, 0]
+    client.stop_churn()
+    client.advance_clock(3)
+    assert changes() == 0
+    with pytest.raises(SandboxError, match=r"e\.g\. 0\.5"):
+        client.churn(seconds=0)
+
+
+def test_port_is_throttled_and_counts_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
     client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
     client.throttle(1, 60, retry_after=False)
     assert [post(sandbox, {}).status_code for _ in range(2)] == [202, 429]
@@ -454,22 +487,13 @@ def test_port_is_throttled_counted_and_made_strict_on_order(sandbox: Sandbox, cl
     fill(sandbox)
     assert client.entities("azureCloudResources") == {}
     client.count_only(False)
-    client.refuse_missing_targets()
     (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row)
+    tell(sandbox, "upsert", row | {"tags": "none"})
     (failure,) = client.failures()
-    assert "does not exist" in failure["reason"]
+    assert "is not of type object" in failure["reason"]
     assert client.state()["port"]["requests"] == {"202": 6, "429": 1}
     with pytest.raises(SandboxError, match="no blueprint 'x'"):
         client.entities("x")
-
-
-def test_webhooks_create_the_targets_of_relations_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
-    client.create_missing_targets()
-    (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row)
-    assert [one["relations"] for one in client.entities("azureResourceGroup").values()] == [{}]
-    assert client.failures() == []
 
 
 def test_the_quota_of_resource_graph_is_set_on_order(sandbox: Sandbox, client: SandboxClient) -> None:
@@ -601,10 +625,12 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize("how", ["stdin", "SIGTERM", "SIGINT"])
-def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "options"), [("stdin", ["--stop-with-stdin", "--empty-port"]), ("SIGTERM", []), ("SIGINT", [])]
+)
+def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: str, options: list[str]) -> None:
     announced = tmp_path / "sandbox.json"
-    with start(tmp_path, *(["--stop-with-stdin"] if how == "stdin" else [])) as process:
+    with start(tmp_path, *options) as process:
         until(lambda: announced.exists() or process.poll() is not None)
         told = json.loads(announced.read_text())
         assert (told["pid"], announced.stat().st_mode & 0o077) == (process.pid, 0)
@@ -619,21 +645,11 @@ def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: st
         assert process.wait(20) == 0
         assert process.stdout is not None
         said = process.stdout.read().decode()
+    assert any(name.startswith("PORT_") for name in told["environment"]) is ("--empty-port" not in options)
     assert told["url"] in said
     assert all(f"export {name}={value}" in said for name, value in told["environment"].items())
     assert "Traceback" not in said
     assert not announced.exists()
-
-
-def test_the_command_serves_an_empty_account_when_told(tmp_path: Path) -> None:
-    announced = tmp_path / "sandbox.json"
-    with start(tmp_path, "--empty-port", "--stop-with-stdin") as process:
-        until(lambda: announced.exists() or process.poll() is not None)
-        told = json.loads(announced.read_text())
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(20) == 0
-    assert not any(name.startswith("PORT_") for name in told["environment"])
 
 
 def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:

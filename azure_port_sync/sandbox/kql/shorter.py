@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import duckdb_kql
 
 from azure_port_sync.sandbox.kql.text import Token, flat, until_end_of_item
-from azure_port_sync.sandbox.rows import STRINGS
+from azure_port_sync.sandbox.tenant.rows import STRINGS
 
 _STRING_CALLS = frozenset({"tostring", "tolower", "strcat"})
 

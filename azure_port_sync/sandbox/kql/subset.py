@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from azure_port_sync.sandbox.kql.errors import QueryError, not_played, outside_the_subset, parser_failure, unresolved
 from azure_port_sync.sandbox.kql.text import Token, operators
-from azure_port_sync.sandbox.rows import COLUMNS
-from azure_port_sync.sandbox.store import TABLES
+from azure_port_sync.sandbox.tenant.rows import COLUMNS
+from azure_port_sync.sandbox.tenant.store import TABLES
 
 OPERATORS = frozenset(
     {

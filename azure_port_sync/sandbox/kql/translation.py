@@ -18,8 +18,8 @@ from azure_port_sync.sandbox.kql.errors import QueryError, parser_failure, seman
 from azure_port_sync.sandbox.kql.shorter import shortened
 from azure_port_sync.sandbox.kql.subset import check
 from azure_port_sync.sandbox.kql.text import Stage, Token, flat, operators, replaced, slice_of, split, stages, tokenize
-from azure_port_sync.sandbox.rows import COLUMNS
-from azure_port_sync.sandbox.store import HASH_SQL, TABLES, Part
+from azure_port_sync.sandbox.tenant.rows import COLUMNS
+from azure_port_sync.sandbox.tenant.store import HASH_SQL, TABLES, Part
 
 _PARTED = "parted"  # the view of one part of a table
 _TYPES = {

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import duckdb
 
-from azure_port_sync.sandbox.records import stamp, ticks
+from azure_port_sync.sandbox.tenant.records import stamp, ticks
 
 
 def add(

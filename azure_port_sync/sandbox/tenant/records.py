@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from azure_port_sync.sandbox.rows import Row, RowMaker
+from azure_port_sync.sandbox.tenant.rows import Row, RowMaker
 
 # Change records are kept 14 days: learn.microsoft.com/azure/governance/resource-graph/changes/resource-graph-changes
 RETENTION = timedelta(days=14)

@@ -16,9 +16,9 @@ from typing import Any
 
 import duckdb_kql
 
-from azure_port_sync.sandbox import growth
-from azure_port_sync.sandbox.records import RETENTION
-from azure_port_sync.sandbox.rows import COLUMNS, DYNAMICS, STRINGS, Row, TenantError, group_key
+from azure_port_sync.sandbox.tenant import growth
+from azure_port_sync.sandbox.tenant.records import RETENTION
+from azure_port_sync.sandbox.tenant.rows import COLUMNS, DYNAMICS, STRINGS, Row, TenantError, group_key
 
 # What a query may name, and where it is kept.
 TABLES = {

@@ -1,9 +1,4 @@
-"""The Azure tenant behind the sandbox: what exists, and what Resource Graph shows of it and when.
-
-Azure itself and its Resource Graph disagree for minutes at a time, and a synchroniser lives or dies by how it takes
-that. So every row is a version with the span of time in which Resource Graph shows it, apart from whether it really
-exists; and every change leaves a record that is published after a delay of its own.
-"""
+"""The tenant and its verbs: what tests, the launcher and the estate do to it."""
 
 from __future__ import annotations
 
@@ -14,12 +9,11 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
-from azure_port_sync.sandbox.access import Access, Scope
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.sandbox.records import Action, new_action, new_guid
-from azure_port_sync.sandbox.rows import (
+from azure_port_sync.sandbox.tenant.access import Access
+from azure_port_sync.sandbox.tenant.records import Action, new_action, new_guid
+from azure_port_sync.sandbox.tenant.rows import (
     GROUP,
-    MANAGEMENT_GROUP,
     SUBSCRIPTION,
     Row,
     RowMaker,
@@ -28,10 +22,8 @@ from azure_port_sync.sandbox.rows import (
     as_dynamic,
     without_nulls,
 )
-from azure_port_sync.sandbox.timeline import Timeline
-from azure_port_sync.sandbox.view import CONTAINERS, RESOURCES, TenantView
-
-__all__ = ["GROUP", "MANAGEMENT_GROUP", "SUBSCRIPTION", "Scope", "Tenant", "TenantError"]
+from azure_port_sync.sandbox.tenant.timeline import Timeline
+from azure_port_sync.sandbox.tenant.view import CONTAINERS, RESOURCES, TenantView
 
 TENANT_ID = "5a0c7e1d-3b52-4f0e-9d6a-8c41f27b9e10"
 

@@ -12,9 +12,9 @@ from datetime import datetime
 
 import duckdb
 
-from azure_port_sync.sandbox.access import Access, Scope, condition, readable_subscriptions
-from azure_port_sync.sandbox.rows import GROUP, MANAGEMENT_GROUP, SUBSCRIPTION, Row
-from azure_port_sync.sandbox.store import Part, Store
+from azure_port_sync.sandbox.tenant.access import Access, Scope, condition, readable_subscriptions
+from azure_port_sync.sandbox.tenant.rows import GROUP, MANAGEMENT_GROUP, SUBSCRIPTION, Row
+from azure_port_sync.sandbox.tenant.store import Part, Store
 
 CONTAINERS, RESOURCES = "container_versions", "resource_versions"
 

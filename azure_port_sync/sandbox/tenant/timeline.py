@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from azure_port_sync.sandbox.records import Action, change_record, differences
-from azure_port_sync.sandbox.rows import COLUMNS, Row, RowMaker, TenantError
-from azure_port_sync.sandbox.store import Store, records_of
+from azure_port_sync.sandbox.tenant.records import Action, change_record, differences
+from azure_port_sync.sandbox.tenant.rows import COLUMNS, Row, RowMaker, TenantError
+from azure_port_sync.sandbox.tenant.store import Store, records_of
 
 Delay = tuple[float, float]
 
