@@ -268,7 +268,7 @@ def _spoil_records(sandbox: Sandbox, resource: str) -> None:
     paths = {"no-type": "$.targetResourceType", "no-instant": "$.changeAttributes.timestamp"}
     with tenant._change():
         for name, path in paths.items():
-            tenant._db.execute(
+            tenant._store.db.execute(
                 "INSERT INTO resource_records BY NAME SELECT * REPLACE (id || ? AS id, "
                 "json_merge_patch(properties, ?::JSON) AS properties) FROM resource_records WHERE id NOT LIKE '%no-%'",
                 [name, _patch(path)],

@@ -61,8 +61,6 @@ def _use(sandbox: Sandbox) -> None:
         control.count_only()
         control.throttle(1, 60)
         control.throttle_api(1, 60)
-        control.give_api_reset("seconds")
-        control.create_missing_targets()
         control.quota(1, retry_after=False)
         control.resume_clock()
         control.advance_clock(1000)

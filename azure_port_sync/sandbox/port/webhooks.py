@@ -112,7 +112,6 @@ class Port:
         """An empty catalog, nothing counted, no limit; blueprints and webhooks stay."""
         with self.catalog.lock:
             self.catalog.clear()
-            self.catalog.missing_targets = "keep"
             self.requests.clear()
             self.events = self.items = self.bytes = 0
             self.last_arrival = None
