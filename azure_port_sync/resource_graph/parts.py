@@ -46,9 +46,9 @@ class Part(NamedTuple):
         """Return the same share in so many smaller ones."""
         if self.query.parts * number > MAX_PARTS:
             raise AzureError(
-                "Azure Resource Graph does not give a result whole, in however small parts it is asked for; nothing "
-                "was sent. If one row is too large for a response, take columns out of EXTRA_RESOURCE_COLUMNS; "
-                "where there are none, ask Azure's support."
+                "Azure Resource Graph gives no whole result, in however small parts it is asked for; nothing was "
+                "sent. If one row is too large for a response, take columns out of EXTRA_RESOURCE_COLUMNS; where there "
+                "are none, ask Azure's support."
             )
         logger.info("Azure: a result does not fit into one response; reading it in %s parts", number)
         return [Part(query, self.scope) for query in self.query.split(number)]

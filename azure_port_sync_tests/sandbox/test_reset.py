@@ -71,7 +71,7 @@ def test_nothing_of_a_test_is_left_after_a_reset(sandbox: Sandbox) -> None:
     assert len(before) > 200
     _use(sandbox)
     used = dict(_values(sandbox))
-    for changed in (".graph.quota.limit", ".graph.quota.retry_after", ".port.count_only", ".rest.reset_form"):
+    for changed in (".graph.quota.limit", ".graph.quota.retry_after", ".port.count_only"):
         assert used[changed] != before[changed]
 
     sandbox.reset(NOW)
