@@ -24,11 +24,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _announce(sandbox: Sandbox) -> None:
-    """Tell a launcher, by a file that is whole when it appears, and a person."""
-    told = {"environment": sandbox.environment(), "url": sandbox.url, "pid": os.getpid()}
+    """Announce the sandbox to a launcher, by a file that is whole when it appears, and to a person."""
+    announced = {"environment": sandbox.environment(), "url": sandbox.url, "pid": os.getpid()}
     draft = sandbox.folder / "sandbox.json.new"
     draft.touch(mode=0o600)
-    draft.write_text(json.dumps(told, indent=2))
+    draft.write_text(json.dumps(announced, indent=2))
     draft.replace(sandbox.folder / "sandbox.json")
     print(f"The sandbox is running. The catalog: {sandbox.url}", f"Azure: {sandbox.azure_url}", sep="\n")
     print("\nTo use it from another shell:\n")
