@@ -464,6 +464,18 @@ def test_delete_records_are_never_filtered() -> None:
     assert {row["targetType"] for row in rows} == {"microsoft.web/sites"}
 
 
+@pytest.mark.parametrize("attributes", ["", '"timestamp": ""', '"timestamp": "yesterday"'])
+@pytest.mark.parametrize("scope", [PLAIN, Scope.of(resource_types=["microsoft.web/sites"])], ids=["all", "one type"])
+def test_records_that_say_not_what_changed_are_read(
+    engine: QueryEngine, groups: list[str], scope: Scope, attributes: str
+) -> None:
+    """A query that dropped them itself left nothing to count: they were skipped without a word."""
+    spoiled = kql.literal(f'{{"changeType": "Update", "changeAttributes": {{{attributes}}}}}')
+    table, *steps = str(kql.resource_changes(scope, WINDOW)).split("\n")
+    rows = _run(engine, "\n".join([table, f"| extend properties = parse_json({spoiled})", *steps]))
+    assert [(row["targetType"], row["changeTime"]) for row in rows] == [("", None)] * len(groups)
+
+
 def test_the_row_beside_a_record_is_the_resources_own() -> None:
     """After a join a bare `name` or `tags` is the change record's."""
     clock = SandboxClock()

@@ -15,8 +15,8 @@ from azure_port_sync.resource_graph import AzureReader
 from azure_port_sync.resource_graph.rows import MAX_SAMPLES, Observations, observe_change, observe_row
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync_tests.conftest import NOW
 from azure_port_sync_tests.support.azure import response_body
-from azure_port_sync_tests.support.clocks import NOW
 
 _GROUP = "/subscriptions/0b1f6471-1bf0-4dda-aec3-cb9272f09590/resourceGroups/Web"
 _ID = f"{_GROUP}/providers/Microsoft.Web/sites/Shop"
@@ -242,42 +242,3 @@ def test_duplicates_and_odd_rows_stop_nothing(sandbox: Sandbox, reader: AzureRea
     assert snapshot.samples == ("/subscriptions/s: 2 rows of one id",)
     assert list(inventory.frame.columns) == OBSERVATION.names
     assert reader.graph.usage.requests == 3
-
-
-def test_records_without_a_type_or_an_instant_are_read(sandbox: Sandbox, reader: AzureReader) -> None:
-    """A query that drops them itself leaves nothing to count."""
-    (subscription_id, group_id) = _tenant_with_a_group(sandbox)
-    resource = sandbox.tenant.create_resource(group_id, "Microsoft.Web/sites", "Shop")
-    _spoil_records(sandbox, resource)
-    reading = reader.of_types(["microsoft.web/sites"]).changes(_WINDOW, [subscription_id])
-    assert (reading.rows, reading.unreadable, len(reading.frame)) == (3, 2, 1)
-    assert sorted(sample.rpartition(": ")[2] for sample in reading.samples) == [
-        "it has no targetType",
-        "its changeTime is no instant",
-    ]
-
-
-def _tenant_with_a_group(sandbox: Sandbox) -> tuple[str, str]:
-    subscription_id = sandbox.tenant.add_subscription("one")
-    return subscription_id, sandbox.tenant.add_group(subscription_id, "Web", "westeurope")
-
-
-def _spoil_records(sandbox: Sandbox, resource: str) -> None:
-    """Copy the record of a resource without its type, and without its instant, below the tenant's own verbs."""
-    tenant = sandbox.tenant
-    paths = {"no-type": "$.targetResourceType", "no-instant": "$.changeAttributes.timestamp"}
-    with tenant._change():
-        for name, path in paths.items():
-            tenant._store.db.execute(
-                "INSERT INTO resource_records BY NAME SELECT * REPLACE (id || ? AS id, "
-                "json_merge_patch(properties, ?::JSON) AS properties) FROM resource_records WHERE id NOT LIKE '%no-%'",
-                [name, _patch(path)],
-            )
-
-
-def _patch(path: str) -> str:
-    *parents, last = path.removeprefix("$.").split(".")
-    patch: dict[str, Any] = {last: None}
-    for parent in reversed(parents):
-        patch = {parent: patch}
-    return json.dumps(patch)
