@@ -1,6 +1,6 @@
 """Types of settings: each checks one kind of value, and words what is wrong with it after the setting's name.
 
-A message continues the sentence "<NAME> ...". Values that may hold a secret are never quoted in it.
+A message continues the sentence "<NAME> ...". A value that may be a secret is never quoted in it.
 """
 
 import json
