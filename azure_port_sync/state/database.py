@@ -6,7 +6,7 @@ cannot be used; it shows neither the password nor the rest of the URL.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
@@ -46,7 +46,7 @@ class Database:
         self.is_postgres = self._engine.dialect.name == "postgresql"
         self._errors = (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
         if not self.is_postgres:
-            sa.event.listen(self._engine, "connect", self._prepare_sqlite)
+            sa.event.listen(self._engine, "connect", self._give_clock)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
@@ -59,17 +59,13 @@ class Database:
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """Run a transaction that writes to temporary tables at most."""
-        with self._transaction(self._engine) as connection:
-            yield connection
+    def read(self) -> AbstractContextManager[sa.Connection]:
+        """Return a transaction that writes to temporary tables at most."""
+        return self._transaction(self._engine)
 
-    @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """Run a transaction that writes. On SQLite it waits for its turn first, so that it never fails half-way."""
-        with self._transaction(self._writer) as connection:
-            yield connection
+    def write(self) -> AbstractContextManager[sa.Connection]:
+        """Return a transaction that writes. On SQLite it waits for its turn first, so that it never fails half-way."""
+        return self._transaction(self._writer)
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -91,10 +87,7 @@ class Database:
             return sa.func.timezone("UTC", sa.func.clock_timestamp() + later, type_=t.INSTANT)
         return sa.func.azure_port_sync_now(later.total_seconds(), type_=t.INSTANT)
 
-    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
-        """Leave transactions to SQLAlchemy (the driver would begin none before DDL), and give SQL our clock."""
-        connection.isolation_level = None
-
+    def _give_clock(self, connection: Any, _record: object) -> None:
         def now(seconds: float) -> str:
             later = self.clock.now().astimezone(UTC) + timedelta(seconds=seconds)
             return f"{later:%Y-%m-%d %H:%M:%S.%f}"  # as SQLAlchemy stores it
@@ -233,6 +226,7 @@ def _values(number: int) -> str:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
+    """Begin the transaction; the driver would do so before the first change of a row, and after a change of tables."""
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 

@@ -44,7 +44,7 @@ _ENTRY = pa.schema(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which candidates have to be decided (positions in the frame), what is known of them, and how many do not."""
+    """Candidates that have to be decided, by position and with their ledger entries, and the number of the others."""
 
     positions: list[int]
     entries: pa.Table
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def known(self) -> Iterator[LedgerEntry]:
-        """What is known of each, in their order; a few thousand at a time are Python objects."""
+        """The entry of each, in their order; a few thousand at a time are Python objects."""
         for batch in self.entries.to_batches(max_chunksize=CHUNK):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield LedgerEntry(*values)

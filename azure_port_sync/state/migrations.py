@@ -87,7 +87,7 @@ CREATE TABLE azure_port_sync_target (
 CREATE TABLE azure_port_sync_ledger (
     target VARCHAR(64) NOT NULL,
     kind VARCHAR(16) NOT NULL,
-    identifier VARCHAR(1024) NOT NULL,
+    identifier TEXT NOT NULL,
     azure_id TEXT NOT NULL,
     type TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -103,7 +103,7 @@ CREATE INDEX azure_port_sync_ledger_place
     ON azure_port_sync_ledger (target, subscription_id, resource_group, kind);
 CREATE TABLE azure_port_sync_pending (
     target VARCHAR(64) NOT NULL,
-    identifier VARCHAR(1024) NOT NULL,
+    identifier TEXT NOT NULL,
     azure_id TEXT NOT NULL,
     type TEXT NOT NULL,
     since TIMESTAMP NOT NULL,
@@ -111,7 +111,7 @@ CREATE TABLE azure_port_sync_pending (
 );
 CREATE TABLE azure_port_sync_tombstone (
     target VARCHAR(64) NOT NULL,
-    identifier VARCHAR(1024) NOT NULL,
+    identifier TEXT NOT NULL,
     azure_id TEXT NOT NULL,
     deleted_at TIMESTAMP NOT NULL,
     since TIMESTAMP NOT NULL,

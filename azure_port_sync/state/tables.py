@@ -55,7 +55,7 @@ target = _table(
 ledger = _table(
     "ledger",
     _key("kind", 16),
-    _key("identifier", 1024),
+    sa.Column("identifier", sa.Text, primary_key=True),
     sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
@@ -75,7 +75,7 @@ ledger = _table(
 #: Entities that wait for their row in Azure, or for their parent: asked for again by each run.
 pending = _table(
     "pending",
-    _key("identifier", 1024),
+    sa.Column("identifier", sa.Text, primary_key=True),
     sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("since", INSTANT, nullable=False),
@@ -84,7 +84,7 @@ pending = _table(
 #: Entities that a Delete record removed: Azure may go on showing their rows for long.
 tombstone = _table(
     "tombstone",
-    _key("identifier", 1024),
+    sa.Column("identifier", sa.Text, primary_key=True),
     sa.Column("azure_id", sa.Text, nullable=False),  # lower-case
     sa.Column("deleted_at", INSTANT, nullable=False),  # the instant of the Delete record
     sa.Column("since", INSTANT, nullable=False),

@@ -175,6 +175,15 @@ def test_a_confirmed_upsert_ends_a_tombstone_and_a_confirmed_delete_does_not(sto
     assert _tombstone(store, "y") == NOW
 
 
+def test_names_of_any_length_wait_and_are_buried(store: StateStore) -> None:
+    """Longer than Port's identifiers may be, which stopped every run on Postgres as long as the record was read."""
+    long = resource("(" * 600)
+    assert len(long["identifier"]) > 1800
+    store.facts.record(plan_for(store), Facts(pending=frame(long), deleted=frame({**long, "change_time": NOW})))
+    store.facts.quarantine(claimed(store), [(upsert(long), "too long")])
+    assert list(store.facts.tombstones("t")["identifier"]) == [long["identifier"]]
+
+
 # -- all of it or nothing --------------------------------------------------------------------------------------------
 
 

@@ -236,6 +236,15 @@ def test_absent_is_what_a_cover_names(store: StateStore, covers: list[Cover], se
     assert len(found) == len(expected)
 
 
+def test_a_cover_is_of_what_lies_in_all_that_it_names(store: StateStore) -> None:
+    deliver(store, *map(upsert, _ESTATE))
+    both = frozenset({(SUB, "web"), (OTHER_SUB, "web"), (SUB, "")})
+    cover = Cover(_RESOURCES, subscriptions=frozenset({SUB}), groups=both)
+    found = store.ledger.absent("t", frame(), [cover])
+    assert set(found["subscription_id"]) == {SUB}
+    assert names(found) == {"Web0", "Web1", "outside"}
+
+
 def test_covers_of_thousands(store: StateStore) -> None:
     """More than one statement may carry, on either database."""
     deliver(store, *[upsert(resource(f"x{n}", f"G{n}")) for n in range(20)], upsert(group("G1")))

@@ -16,14 +16,14 @@ def _put(store: StateStore, *rows: ChangeSetRow, reason: str = "no") -> None:
     store.facts.quarantine(claimed(store), [(row, reason) for row in rows])
 
 
-def _told(store: StateStore) -> list[tuple[Any, ...]]:
+def _quarantined(store: StateStore) -> list[tuple[Any, ...]]:
     rows = records(store.facts.quarantined("t"))
     columns = ("azure_id", "cause", "operation", "hash", "reason", "attempts")
     return [tuple(None if pd.isna(row[name]) else row[name] for name in columns) for row in rows]
 
 
 def _names(store: StateStore) -> list[str]:
-    return [azure_id.rpartition("/")[2] for azure_id, *_ in _told(store)]
+    return [azure_id.rpartition("/")[2] for azure_id, *_ in _quarantined(store)]
 
 
 def test_a_refusal_is_remembered_and_counted(store: StateStore, clock: SteppedClock) -> None:
@@ -48,7 +48,7 @@ def test_a_refused_delete_has_no_content(store: StateStore) -> None:
     """Whatever a change set has in place of a hash."""
     for nothing in (None, pd.NA, float("nan")):
         _put(store, delete(resource(f"Site {nothing}"))._replace(hash=nothing))  # type: ignore[arg-type]
-    assert [(operation, hash_) for _, _, operation, hash_, _, _ in _told(store)] == [("delete", None)] * 3
+    assert [(operation, hash_) for _, _, operation, hash_, _, _ in _quarantined(store)] == [("delete", None)] * 3
 
 
 def test_the_oldest_comes_first(store: StateStore, clock: SteppedClock) -> None:
@@ -77,13 +77,13 @@ def test_facts_put_conflicts_aside_and_release(store: StateStore) -> None:
     conflict = (one["azure_id"], "conflict", "upsert", "h", "it is another's", 0)
     for _ in range(2):
         store.facts.record(plan_for(store), Facts(conflicts=[(upsert(one), "it is another's")]))
-    assert conflict in _told(store)
+    assert conflict in _quarantined(store)
     store.facts.record(plan_for(store), Facts(released=[(two["kind"], two["azure_id"].upper())]))
-    assert _told(store) == [conflict]
+    assert _quarantined(store) == [conflict]
 
 
 def test_a_conflict_that_is_over_may_be_refused(store: StateStore) -> None:
     store.facts.record(plan_for(store), Facts(conflicts=[(upsert(resource("x")), "it is another's")]))
     _put(store, upsert(resource("x")))
-    ((_, cause, _, _, reason, attempts),) = _told(store)
+    ((_, cause, _, _, reason, attempts),) = _quarantined(store)
     assert (cause, reason, attempts) == ("refused", "no", 1)
