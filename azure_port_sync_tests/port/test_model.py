@@ -140,6 +140,16 @@ def test_a_kind_that_a_mapping_drops_or_only_deletes_has_no_blueprint() -> None:
     assert blueprints_of(WebhookMapping(mappings)).keys() == {Kind.RESOURCE_GROUP, Kind.RESOURCE}
 
 
+def test_only_what_an_upsert_creates_is_the_blueprint_of_a_kind() -> None:
+    """A person may also clear away with an upsert, or keep a record of what was deleted."""
+    own = [
+        {"operation": operation, "blueprint": "own", "filter": f'.body.operation == "{event}"', "entity": entity}
+        for operation, event in (("delete", "upsert"), ("create", "delete"))
+        for entity in [{"identifier": ".body.data.resourceId"}]
+    ]
+    assert blueprints_of(WebhookMapping([*model.webhook()["mappings"], *own])) == packaged_blueprints()
+
+
 # -- the files -------------------------------------------------------------------------------------------------------
 
 

@@ -277,7 +277,8 @@ def test_a_run_shows_its_delivery_and_the_catalog_is_right(
 
     sandbox.tenant.delete_group(estate["web"])
     sandbox.tenant.tag_resource(estate["sql"], {"tier": "gold"})
-    operator.settles()
+    operator.sync()
+    assert sandbox.compare().sentences() == []
 
 
 def test_a_webhook_that_would_drop_all_fails_the_run_before_anything_is_read(
