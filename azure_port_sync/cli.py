@@ -117,9 +117,10 @@ def _real_place(environment: Mapping[str, str]) -> Place:
 
 def _run_for_real(place: Place) -> int:
     print("Syncing once with the settings of this environment ...", flush=True)
-    ok = _sync(place)
+    if not _sync(place):
+        return 1
     print(_summary(place))
-    return 0 if ok else 1
+    return 0
 
 
 def _run_on_sandbox() -> int:

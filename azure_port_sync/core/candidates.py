@@ -10,7 +10,7 @@ from typing import cast
 import pandas as pd
 
 from azure_port_sync.core.decisions import DELETE_RECORD
-from azure_port_sync.core.rows import OBSERVATION
+from azure_port_sync.core.rows import OBSERVATION, lowered
 
 _KEY = ["kind", "key"]  # an identifier is not enough: a space and an underscore may meet in one
 _RECORD = ["change_type", "change_time", "change"]
@@ -21,7 +21,7 @@ def candidates(observations: pd.DataFrame) -> pd.DataFrame:
 
     Their order matters only between two rows of one entity, of which the later read wins.
     """
-    keyed = observations.assign(key=observations["azure_id"].str.lower())
+    keyed = observations.assign(key=lowered(observations["azure_id"]))
     repeated = keyed.duplicated(_KEY, keep=False)
     once = observations[~repeated]
     if not repeated.any():

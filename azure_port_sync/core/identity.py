@@ -75,6 +75,16 @@ def _is_made_from(azure_id: str, identifier: str) -> bool:
         return False
 
 
+def group_id_of(azure_id: str) -> str:
+    """Return the id of the resource group that an id lies in, in the id's spelling; "" where it lies in none.
+
+    >>> group_id_of("/subscriptions/A1/resourceGroups/Web/providers/Microsoft.Web/sites/x")
+    '/subscriptions/A1/resourceGroups/Web'
+    """
+    found = _CONTAINERS_IN_ID.match(azure_id)
+    return found[0] if found is not None and found[2] else ""
+
+
 def _is_legal(character: str) -> bool:
     return character in _SAFE or unicodedata.category(character).startswith("L")
 

@@ -117,6 +117,11 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
+def lowered(texts: pd.Series) -> pd.Series:
+    """Return the texts in lower case, as Python has it: Arrow folds some letters beyond ASCII otherwise."""
+    return pd.Series([text.lower() for text in texts], index=texts.index, dtype=pd.ArrowDtype(pa.string()))
+
+
 def concat(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
     """The frames below each other; an empty frame of the schema when there is none."""
     filled = [frame for frame in frames if len(frame)]

@@ -233,7 +233,7 @@ def port_deliveries(
 
 
 class _Progress:
-    """Logs how far a long delivery is, with its rate and the time left, every few seconds."""
+    """Logs how far a long delivery has come, with its rate and the time left, every few seconds."""
 
     def __init__(self, log: dg.DagsterLogManager, started: float) -> None:
         self._log = log

@@ -17,6 +17,9 @@ from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.verify import verify
 from azure_port_sync.port.blueprints import packaged_blueprints
 
+_NOT_CHECKED = "Checked only after a full run that delivered everything."
+
+
 # -- port_deliveries ------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +85,9 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
 def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateResource) -> dg.AssetCheckResult:
     if change_set.kept is None or report.unsettled:
         return check_result(
-            "ledger_matches_inventory", passed=True, description="Only a full run that delivered all says."
+            "ledger_matches_inventory",
+            passed=True,
+            description="Checked only after a full run that delivered everything.",
         )
     store, target = state.store, change_set.plan.target
     rows = store.targets.load(target).ledger_rows
@@ -93,7 +98,7 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateRes
     return check_result(
         "ledger_matches_inventory",
         passed=rows == kept,
-        description=f"The ledger has {rows:,} entities; {kept:,} were found in Azure, are in grace or wait."
+        description=f"The ledger has {rows:,} entities; {kept:,} were found in Azure, are pending or in grace."
         + ("" if rows == kept else " Launch full_sync with `force: true`, and report it to the maintainers."),
         ledger=rows,
         found=kept,
@@ -111,7 +116,7 @@ def _port_check(
     if port.api is None:
         return check_result(name, passed=True, description="Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.")
     if change_set.plan.mode is not Mode.FULL or report.unsettled:
-        return check_result(name, passed=True, description="Only a full run that delivered all says.")
+        return check_result(name, passed=True, description=_NOT_CHECKED)
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:

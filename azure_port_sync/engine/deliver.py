@@ -36,13 +36,15 @@ class DeliveryLimits(NamedTuple):
     `sent_together` operations are marked and handed to the threads at once: many, so that a slow answer holds up few
     threads (five times as many where a request carries several). `confirmed_together` operations are confirmed at once,
     or as many as are answered `confirmed_within_seconds`: about a second's worth, because a kill repeats them; the
-    seconds are real ones, as the kill is. More refusals than `max_refused`, and than `max_refused_ratio` of a run, are
-    a mistake in the set-up and not in the entities.
+    seconds are real ones, as the kill is. While all requests wait for Port, the lease is renewed after
+    `renewed_within_seconds`. More refusals than `max_refused`, and than `max_refused_ratio` of a run, are a mistake in
+    the set-up and not in the entities.
     """
 
     sent_together: int = 1000
     confirmed_together: int = 2500
     confirmed_within_seconds: float = 1.0
+    renewed_within_seconds: float = 15.0
     max_refused: int = 20
     max_refused_ratio: float = 0.05
 
@@ -185,7 +187,7 @@ class _Delivery:
                     for future in sending:
                         future.cancel()
         finally:
-            # Whatever ends this (a cancelled run, a lost store), what has not been sent is not sent any more.
+            # Whatever ends this (a cancelled run, a lost store), no further batch is begun.
             pool.shutdown(cancel_futures=True)
 
     def _sendable(self, rows: Sequence[ChangeSetRow]) -> Iterator[OutgoingEvent]:
@@ -222,7 +224,7 @@ class _Delivery:
             future.add_done_callback(answered.put)
         left = len(sending)
         while left:
-            done = [answered.get()]
+            done = [self._next_answered(answered)]
             operations = len(sending[done[0]])
             until = time.monotonic() + self.limits.confirmed_within_seconds
             with suppress(Empty):
@@ -231,6 +233,13 @@ class _Delivery:
                     operations += len(sending[done[-1]])
             left -= len(done)
             yield done
+
+    def _next_answered(self, answered: "SimpleQueue[Future[list[Outcome]]]") -> Future[list[Outcome]]:
+        """Wait for the next answer; a Port that takes long to give it must not cost the run its lease."""
+        while True:
+            with suppress(Empty):
+                return answered.get(timeout=self.limits.renewed_within_seconds)
+            self.record.renew_lease()
 
     def _record_outcomes(self, answered: Sequence[Future[list[Outcome]]], sending: _Sending) -> None:
         accepted = []

@@ -54,7 +54,10 @@ class TargetLease:
         self._renewed_at = self._clock.now()
         first = expires = self._store.lease.claim(self._plan)
         if first is not None:
-            logger.info("Another run has claimed this target; waiting until it shows that it lives, or %s", first)
+            logger.info(
+                "Another run has claimed this target; waiting until %s to see whether it renews its lease",
+                first,
+            )
         while expires is not None:
             if first is not None and expires > first:
                 raise StateError(

@@ -4,8 +4,8 @@ An observer looks at what was observed before it, reads, and hands over rows wit
 decided here and nothing is written; what the store remembers of earlier runs is handed in.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ from azure_port_sync.core.candidates import candidates
 from azure_port_sync.core.cover import Cover, Group
 from azure_port_sync.core.decisions import DELETE_RECORD
 from azure_port_sync.core.entities import identity
+from azure_port_sync.core.identity import group_id_of
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, records
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, lowered, records
 from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.containers import Containers
 from azure_port_sync.resource_graph import AzureReader, ReadResult
@@ -76,12 +77,10 @@ class Survey:
         return self._candidates
 
     def take_candidates(self) -> pd.DataFrame:
-        """Return the candidates and let go of all rows; the numbers of the reads stay."""
+        """Return the candidates and let go of everything that was read: a tenant may have a million rows."""
         found = self.candidates
         self._candidates = None
-        self.reads = [
-            read._replace(result=replace(read.result, frame=read.result.frame.iloc[:0])) for read in self.reads
-        ]
+        self.reads.clear()
         return found
 
     @property
@@ -109,8 +108,7 @@ class Survey:
             return lost
         containers = self.containers.frame
         shown = pairs(containers[containers["kind"] == Kind.RESOURCE_GROUP])
-        of_each = zip(frame["subscription_id"], frame["resource_group"], strict=True)
-        return lost & ~pd.Series([pair in shown for pair in of_each], index=frame.index)
+        return lost & ~pd.Series([pair in shown for pair in _pairs(frame)], index=frame.index)
 
     def groups_in_scope(self) -> pd.DataFrame:
         """The resource groups of the snapshot that are in scope."""
@@ -145,7 +143,7 @@ def _snapshot(survey: Survey) -> Iterator[Read]:
         emptied -= pairs(snapshot[snapshot["in_scope"]])
         covers.append(Cover(_LEAVES, groups=frozenset(emptied)))
     # Its own numbers belong to the asset that read it.
-    yield Read("", derived(containers.frame), tuple(covers))
+    yield Read("", ReadResult(containers.frame), tuple(covers))
 
 
 def _new_containers(survey: Survey) -> Iterator[Read]:
@@ -159,30 +157,32 @@ def _new_containers(survey: Survey) -> Iterator[Read]:
     groups = survey.groups_in_scope()
     due = groups[~groups["identifier"].isin(complete["identifier"]) & ~groups["subscription_id"].isin(list(new))]
     if len(due):
-        yield _inventory_of_groups("inventory of new resource groups", reader, pairs(due))
+        yield _inventory_of_groups("inventory of new resource groups", reader, due)
 
 
 def _parents(survey: Survey) -> Iterator[Read]:
     """The groups of resources that were read after the snapshot, or that it does not show yet: asked for by id."""
     shown, _ = survey.shown_groups()
-    needed = set[Group]()
+    needed = dict[Group, str]()
     for frame in survey.frames:
         to_send = frame[(frame["kind"] == Kind.RESOURCE) & frame["present"] & frame["in_scope"]]
-        needed |= pairs(to_send[["subscription_id", "resource_group"]].drop_duplicates())
-    late = sorted(pair for pair in needed - shown if pair[1])  # some lie in a subscription, and in no group
+        one_each = to_send.drop_duplicates(["subscription_id", "resource_group"])
+        needed |= zip(_pairs(one_each), map(group_id_of, one_each["azure_id"]), strict=True)
+    late = sorted(id_ for pair, id_ in needed.items() if id_ and pair not in shown)  # some lie in no group
     if not late:
         return
-    ids = [f"/subscriptions/{subscription}/resourceGroups/{group}" for subscription, group in late]
-    found = survey.reader.containers(ids)
+    found = survey.reader.containers(late)
     yield Read("resource groups read late", found)
-    new = pairs(found.frame[found.frame["in_scope"]])
-    if new:  # such a group may have come with resources that no change record names
+    new = found.frame[found.frame["in_scope"]]
+    if len(new):  # such a group may have come with resources that no change record names
         yield _inventory_of_groups("inventory of groups read late", survey.reader, new)
 
 
-def _inventory_of_groups(label: str, reader: AzureReader, groups: Collection[Group]) -> Read:
-    cover = Cover(_LEAVES, groups=frozenset(groups))
-    return Read(label, reader.inventory_of_groups(sorted(groups)), (cover,))
+def _inventory_of_groups(label: str, reader: AzureReader, groups: pd.DataFrame) -> Read:
+    """The resources in these groups, which are asked for in Azure's own spelling: Kusto folds other letters than we."""
+    names = groups["azure_id"].str.rpartition("/")[2]
+    asked = sorted(zip(groups["subscription_id"], names, strict=True))
+    return Read(label, reader.inventory_of_groups(asked), (Cover(_LEAVES, groups=frozenset(pairs(groups))),))
 
 
 # -- resources --------------------------------------------------------------------------------------------------------
@@ -204,8 +204,9 @@ def _selection(survey: Survey) -> Iterator[Read]:
     cover = Cover(_LEAVES, subscriptions=frozenset(survey.subscriptions))
     if only.resource_groups:
         groups = survey.groups_in_scope()
-        wanted = pairs(groups[groups["resource_group"].isin(only.resource_groups)])
-        result = reader.inventory_of_groups(sorted(one for one in wanted if one[0] in survey.subscriptions))
+        groups = groups[groups["subscription_id"].isin(survey.subscriptions)]
+        wanted = groups[groups["resource_group"].isin(only.resource_groups)]
+        result = _inventory_of_groups("", reader, wanted).result
     else:
         result = reader.inventory(survey.subscriptions)
     yield Read("inventory of the selection", result, (cover,))
@@ -290,33 +291,13 @@ def by_id(reader: AzureReader, entities: pd.DataFrame) -> ReadResult:
         if len(part)
     ]
     shown = {key.lower() for result in found for key in result.frame["azure_id"]}
-    missing = entities[~entities["azure_id"].str.lower().isin(shown)]
-    return together([*found, _nothing_shown(missing)])
+    missing = entities[~lowered(entities["azure_id"]).isin(shown)]
+    return ReadResult.sum([*found, _nothing_shown(missing)])
 
 
 def _nothing_shown(entities: pd.DataFrame) -> ReadResult:
     """The observation that Azure shows no row of these entities."""
-    return derived(frame_of(records(entities.assign(present=False, in_scope=False)), OBSERVATION))
-
-
-def derived(frame: pd.DataFrame) -> ReadResult:
-    """Return observations that no rows of their own stand for, as the result of a read."""
-    return ReadResult(frame, "", total_records=0, rows=0, duplicates=0, unreadable=0, samples=(), derived=len(frame))
-
-
-def together(results: Iterable[ReadResult]) -> ReadResult:
-    """Return several results as one: their rows below each other, their numbers as sums."""
-    results = list(results)
-    return ReadResult(
-        frame=concat([one.frame for one in results], OBSERVATION),
-        query=next((one.query for one in results if one.query), ""),
-        total_records=sum(one.total_records for one in results),
-        rows=sum(one.rows for one in results),
-        duplicates=sum(one.duplicates for one in results),
-        unreadable=sum(one.unreadable for one in results),
-        samples=tuple(sample for one in results for sample in one.samples),
-        derived=sum(one.derived for one in results),
-    )
+    return ReadResult(frame_of(records(entities.assign(present=False, in_scope=False)), OBSERVATION))
 
 
 def identities(remembered: pd.DataFrame) -> pd.DataFrame:
@@ -326,8 +307,12 @@ def identities(remembered: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(frame: pd.DataFrame) -> set[Group]:
-    """The (subscription id, resource group) pairs of these rows."""
-    return set(zip(frame["subscription_id"], frame["resource_group"], strict=True))
+    """Return the (subscription id, resource group) pairs of these rows."""
+    return set(_pairs(frame))
+
+
+def _pairs(frame: pd.DataFrame) -> Iterator[Group]:
+    return zip(frame["subscription_id"], frame["resource_group"], strict=True)
 
 
 #: The observers of each mode, in their order. The snapshot comes first, because what is read must lie in a container

@@ -6,7 +6,7 @@ these functions one by one; `sync_once` calls them in a row.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pandas as pd
 
@@ -14,11 +14,11 @@ from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import GuardError, SettingsError
 from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.kinds import CONTAINERS
-from azure_port_sync.core.plan import Plan, plan
+from azure_port_sync.core.plan import Plan, TargetState, plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import Operation, change_set_rows
 from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
-from azure_port_sync.engine.decide import ChangeSet, decide_survey
+from azure_port_sync.engine.decide import ChangeSet, Decided, decide_survey
 from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.engine.lease import claimed
 from azure_port_sync.engine.observe import Remembered, Survey
@@ -26,7 +26,7 @@ from azure_port_sync.engine.rebuild import Catalog, rebuild_ledger
 from azure_port_sync.engine.stats import ReadStats, RunStats
 from azure_port_sync.port.sinks import Sink
 from azure_port_sync.resource_graph import AzureReader
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import LedgerRebuild, StateStore
 
 _NOT_REBUILT = (
     "what Port holds was not read, because a dry run remembers nothing; a real run reads it first, and may delete what "
@@ -54,15 +54,7 @@ def decide_changes(
     credentials for it. A dry run writes nothing.
     """
     now = clock.now()
-    state = store.targets.load(target)
-    if request.dry_run and request.rebuild_ledger:
-        raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
-    first = state.watermark is None
-    unfilled = catalog is not None and first and state.ledger_rows == 0
-    rebuild = None
-    if request.rebuild_ledger or (unfilled and not request.dry_run):
-        rebuild = rebuild_ledger(store, target, catalog)
-        state = store.targets.load(target)
+    state, rebuild = _target_state(store, target, request, catalog)
     run_plan = plan(
         target=target,
         run=run,
@@ -72,9 +64,40 @@ def decide_changes(
         now=now,
         change_window=change_window,
     )
-    if unfilled and request.dry_run:
+    if request.dry_run and catalog is not None and _is_unfilled(state):
         run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_REBUILT))
+    survey = _survey(reader, store, run_plan, snapshot, now)
+    silent = unanswered(reader, survey.subscriptions)
+    reads = ReadStats.of(survey.reads)
+    decided = decide_survey(survey, store, resend=resend)
+    if not request.dry_run:  # the one place where a run writes what it learned; a dry run stops here
+        store.facts.record(run_plan, decided.facts)
+    never_rebuilt = state.watermark is None and rebuild is None and not (state.generation and state.ledger_rows)
+    stats = RunStats.of(
+        survey.containers, reads, decided, unanswered=silent, rebuild=rebuild, stale_may_remain=never_rebuilt
+    )
+    return _change_set(run_plan, decided, stats), stats
 
+
+def _target_state(
+    store: StateStore, target: str, request: Request, catalog: Catalog | None
+) -> tuple[TargetState, LedgerRebuild | None]:
+    """The state of the target; where it is asked for, or nothing is known yet, after a rebuild of the ledger."""
+    if request.dry_run and request.rebuild_ledger:
+        raise SettingsError("`rebuild_ledger` changes the ledger, and `dry_run` nothing: launch with one of them.")
+    state = store.targets.load(target)
+    wanted = request.rebuild_ledger or (catalog is not None and _is_unfilled(state) and not request.dry_run)
+    rebuild = rebuild_ledger(store, target, catalog) if wanted else None
+    return (store.targets.load(target) if rebuild else state), rebuild
+
+
+def _is_unfilled(state: TargetState) -> bool:
+    return state.watermark is None and state.ledger_rows == 0
+
+
+def _survey(reader: AzureReader, store: StateStore, run_plan: Plan, snapshot: pd.DataFrame, now: datetime) -> Survey:
+    """Everything that the run has to observe, observed."""
+    target = run_plan.target
     containers = compare_containers(
         reader,
         snapshot,
@@ -87,15 +110,12 @@ def decide_changes(
     )
     survey = Survey(reader, store, run_plan, containers, remembered, now)
     survey.observe()
-    silent = unanswered(reader, survey.subscriptions)
-    reads = ReadStats.of(survey.reads)
-    decided = decide_survey(survey, store, resend=resend)
-    if not request.dry_run:  # the one place where a run writes what it learned; a dry run stops here
-        store.facts.record(run_plan, decided.facts)
+    return survey
 
-    stats = RunStats.of(
-        containers, reads, decided, unanswered=silent, rebuild=rebuild, stale_may_remain=first and rebuild is None
-    )
+
+def _change_set(run_plan: Plan, decided: Decided, stats: RunStats) -> ChangeSet:
+    """The decided operations with the guard and whatever else keeps them from being delivered."""
+    request = run_plan.request
     guard = Guard(
         deletes=stats.known_deletes,
         known=run_plan.known_before,
@@ -103,10 +123,9 @@ def decide_changes(
         min_deletes=request.min_guarded_deletes,
         allowed=request.allow_mass_delete,
     )
-    blockers = subscription_blockers(stats)
     kept = decided.decisions.kept if run_plan.mode is Mode.FULL else None
-    change_set = ChangeSet(decided.decisions.change_set, run_plan, guard, tuple(blockers), kept, tuple(decided.sample))
-    return change_set, stats
+    blockers = tuple(subscription_blockers(stats))
+    return ChangeSet(decided.decisions.change_set, run_plan, guard, blockers, kept, tuple(decided.sample))
 
 
 def subscription_blockers(stats: RunStats) -> list[str]:

@@ -1,6 +1,6 @@
 """The numbers of a run: sums over its reads, and the counts of its verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +9,10 @@ import pandas as pd
 from azure_port_sync.core.candidates import candidates
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.rows import OBSERVATION, concat, lowered
 from azure_port_sync.engine.containers import Containers
 from azure_port_sync.engine.decide import Decided
-from azure_port_sync.engine.observe import CHANGES, Read, together
+from azure_port_sync.engine.observe import CHANGES, Read
 from azure_port_sync.state import LedgerRebuild
 
 
@@ -19,8 +20,9 @@ from azure_port_sync.state import LedgerRebuild
 class ReadStats:
     """What the reads of a run brought, beside the snapshot.
 
-    Of `records_read` change records of the window, `records_superseded` are older than another of the same resource;
-    `records_reduced` resources changed. `queries` are KQL texts by their purpose.
+    Of `records_read` change records of the window, `records_superseded` are older than another of the same resource,
+    and `records_reduced` are left.
+    `queries` are KQL texts by their purpose.
     """
 
     rows_read: int
@@ -34,20 +36,19 @@ class ReadStats:
     queries: dict[str, str]
 
     @classmethod
-    def of(cls, reads: Iterable[Read]) -> "ReadStats":
+    def of(cls, reads: Sequence[Read]) -> "ReadStats":
         """Sum up reads that still have their rows."""
-        reads = list(reads)
-        everything = together(read.result for read in reads)
-        records = together(read.result for read in reads if read.label == CHANGES).frame
+        results = [read.result for read in reads]
+        records = concat([read.result.frame for read in reads if read.label == CHANGES], OBSERVATION)
         return cls(
-            rows_read=everything.rows,
-            total_records=everything.total_records,
-            duplicate_rows=everything.duplicates,
-            unreadable_rows=everything.unreadable,
-            samples=everything.samples,
+            rows_read=sum(one.rows for one in results),
+            total_records=sum(one.total_records for one in results),
+            duplicate_rows=sum(one.duplicates for one in results),
+            unreadable_rows=sum(one.unreadable for one in results),
+            samples=tuple(sample for one in results for sample in one.samples),
             records_read=len(records),
             records_reduced=len(candidates(records)),
-            records_superseded=len(records) - records["azure_id"].str.lower().nunique(),
+            records_superseded=len(records) - lowered(records["azure_id"]).nunique(),
             queries={read.label: read.result.query for read in reads if read.result.query},
         )
 

@@ -235,7 +235,7 @@ def failure(
     edge: Edge, came: int | Broken, body: Body, *, wait: float = 0.0, words: Mapping[str, str] | None = None
 ) -> TransientError | RefusedError | PortError:
     """Return the error that the edge's table has for what came."""
-    row = next(row for row in edge.failures if _fits(row, came, body))
+    row = next((row for row in edge.failures if _fits(row, came, body)), edge.failures[-1])
     sentence = row.sentence.format(**{"edge": edge.name, "setting": edge.setting, "status": came, **(words or {})})
     match row.treatment:
         case Treatment.RETRY | Treatment.RETRY_ALONE:

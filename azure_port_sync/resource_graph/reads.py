@@ -36,13 +36,25 @@ class ReadResult:
     """The observations of one read, and what was odd about the rows that they were made of."""
 
     frame: pd.DataFrame  # in the columns of OBSERVATION: one row an entity; of changes() one row a change record
-    query: str  # text of the (first) query
-    total_records: int  # that Azure says there are, summed over the responses that were used
-    rows: int  # that were read, duplicates and unreadable ones included
-    duplicates: int  # rows beyond the first of one entity, or of one change record
-    unreadable: int  # rows that could not be understood: left out, or kept without what is no tags
-    samples: tuple[str, ...]  # a few of those, with what is odd about them
-    derived: int = 0  # observations that stand for no row of their own
+    query: str = ""  # text of the (first) query
+    total_records: int = 0  # that Azure says there are, summed over the responses that were used
+    rows: int = 0  # that were read, duplicates and unreadable ones included
+    duplicates: int = 0  # rows beyond the first of one entity, or of one change record
+    unreadable: int = 0  # rows that could not be understood: left out, or kept without what is no tags
+    samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
+
+    @classmethod
+    def sum(cls, results: "Sequence[ReadResult]") -> "ReadResult":
+        """Return several results as one: their rows below each other, their numbers added up."""
+        return cls(
+            frame=concat([one.frame for one in results], OBSERVATION),
+            query=next((one.query for one in results if one.query), ""),
+            total_records=sum(one.total_records for one in results),
+            rows=sum(one.rows for one in results),
+            duplicates=sum(one.duplicates for one in results),
+            unreadable=sum(one.unreadable for one in results),
+            samples=tuple(sample for one in results for sample in one.samples),
+        )
 
 
 class AzureReader:
@@ -155,7 +167,7 @@ def _with_hidden_subscriptions(snapshot: ReadResult) -> ReadResult:
     shown = frame.loc[frame["kind"] == Kind.SUBSCRIPTION, "subscription_id"]
     hidden = sorted(set(frame["subscription_id"]) - set(shown) - {""})
     derived = frame_of([observed_subscription(id_, id_) for id_ in hidden], OBSERVATION)
-    return replace(snapshot, frame=concat([frame, derived], OBSERVATION), derived=len(hidden))
+    return replace(snapshot, frame=concat([frame, derived], OBSERVATION))
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

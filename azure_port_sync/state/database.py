@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import StateError
+from azure_port_sync.core.rows import lowered
 from azure_port_sync.state import tables as t
 
 #: A row, as the driver takes it.
@@ -209,7 +210,7 @@ def candidate_rows(entities: pd.DataFrame, equal_hashes: "pd.Series | None" = No
     columns = entities[["kind", "identifier", "azure_id"]].assign(equal_hash=equal_hashes)
     for start in range(0, len(columns), CHUNK):
         part = columns.iloc[start : start + CHUNK]
-        part = part.assign(azure_id=part["azure_id"].str.lower())
+        part = part.assign(azure_id=lowered(part["azure_id"]))
         values = (pa.array(part[name], type=pa.string()).to_pylist() for name in part)
         yield from zip(range(start, start + len(part)), *values, strict=True)
 

@@ -48,7 +48,7 @@ class Lease:
             row = connection.execute(sa.select(t.target).where(target.target == plan.target)).one()
         if row.generation != plan.generation:
             raise StateError(
-                "This change set was planned before another run settled, so it may be out of date; nothing was sent. "
+                "This change set was planned before another run finished, so it may be out of date; nothing was sent. "
                 "Launch the job incremental_sync instead of a part of an old run."
             )
         expires: datetime = row.lease_expires

@@ -15,7 +15,7 @@ from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database
 
 LOST_LEASE = (
-    "Another run has taken this target over, because this one gave no sign of life, or has settled it meanwhile; this "
+    "Another run has taken this target over, because this one gave no sign of life, or has finished meanwhile; this "
     "one stops, and the watermark stays where the other puts it. Run one sync at a time; the next tick reads "
     "everything that is missing."
 )
@@ -53,7 +53,7 @@ class Targets:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
-            return TargetState(watermark=None, fingerprint=None, generation=0, ledger_rows=0)
+            return TargetState()
         return TargetState(
             watermark=row.watermark,
             fingerprint=row.fingerprint,

@@ -63,7 +63,7 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
     monkeypatch.setattr(world.store.ledger, "begin_sending", meanwhile)
     assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
     assert stopped
-    with pytest.raises(StateError, match="planned before another run settled"):
+    with pytest.raises(StateError, match="planned before another run finished"):
         deliver_changes(second, world.sink, world.store, world.clock)
     world.ends_right()
 

@@ -15,8 +15,8 @@ from azure_port_sync.resource_graph import AzureReader
 from azure_port_sync.resource_graph.rows import MAX_SAMPLES, Observations, observe_change, observe_row
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync_tests.conftest import NOW
 from azure_port_sync_tests.support.azure import response_body
+from azure_port_sync_tests.support.clocks import NOW
 
 _GROUP = "/subscriptions/0b1f6471-1bf0-4dda-aec3-cb9272f09590/resourceGroups/Web"
 _ID = f"{_GROUP}/providers/Microsoft.Web/sites/Shop"

@@ -420,7 +420,7 @@ def test_a_rebuild_makes_the_ledger_what_port_holds(store: StateStore) -> None:
     there = store.ledger.absent("t", frame(), [Cover(_RESOURCES)])
     assert names(there) == {"kept", "?"}  # what was known better stays
     assert store.targets.load("t").watermark is None
-    with pytest.raises(StateError, match="planned before another run settled"):
+    with pytest.raises(StateError, match="planned before another run finished"):
         store.lease.claim(before)
 
 

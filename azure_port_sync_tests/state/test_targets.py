@@ -49,7 +49,7 @@ def test_a_plan_settles_once(store: StateStore) -> None:
     slower = plan_for(store, run="slower", window=Window(plan.window.start, NOW - timedelta(hours=1)))
     store.targets.finish(plan)
     for late in (plan, slower):
-        with pytest.raises(StateError, match="has settled it meanwhile"):
+        with pytest.raises(StateError, match="has finished meanwhile"):
             store.targets.finish(late)
         with pytest.raises(StateError, match="incremental_sync"):
             store.lease.claim(late)

@@ -116,7 +116,7 @@ class ApiSink:
     def _delete_one(self, blueprint: str, identifier: str, heartbeat: Callable[[], None]) -> Outcome:
         try:
             self.flow.call(lambda: self._api.delete_entity(blueprint, identifier, self.flow), heartbeat)
-        except RefusedError as error:
+        except (RefusedError, StubbornError) as error:  # one that fails alone must not have the others sent again
             return error
         return None
 
