@@ -69,8 +69,8 @@ def observed_row(
     }
     if columns["kind"] == Kind.RESOURCE:
         data["rgTags"] = row["rgTags"]
-    for position, path in enumerate(extra_columns):
-        _set_path(data, path.split("."), row[f"extra{position}"])
+        for position, path in enumerate(extra_columns):
+            _set_path(data, path.split("."), row[f"extra{position}"])
     return {
         **columns,
         "present": True,

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
+from azure_port_sync.core.kinds import Kind
+
 
 class Operation(StrEnum):
     """What Port is to do with an entity."""
@@ -25,7 +27,7 @@ def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
 
 
 _IDENTITY = [
-    _column("kind", pa.string(), "subscription, resourceGroup or resource"),
+    _column("kind", pa.string(), f"one of {', '.join(Kind)}"),
     _column("identifier", pa.string(), "the id as Port stores it"),
     _column("azure_id", pa.string(), "the id in Azure's spelling"),
     _column("type", pa.string(), "lower-case resource type"),
@@ -120,6 +122,11 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def lowered(texts: pd.Series) -> pd.Series:
     """Return the texts in lower case, as Python has it: Arrow folds some letters beyond ASCII otherwise."""
     return pd.Series([text.lower() for text in texts], index=texts.index, dtype=pd.ArrowDtype(pa.string()))
+
+
+def subscriptions_of(frame: pd.DataFrame) -> set[str]:
+    """Return the subscriptions (lower-case ids) that these rows lie in."""
+    return set(frame["subscription_id"]) - {""}
 
 
 def concat(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:

@@ -80,8 +80,8 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
             resource.check()
         choice = port.choice
         snapshot = read_snapshot(azure.reader)
-    kind = snapshot.frame["kind"]
-    subscriptions, groups = (snapshot.frame[kind == k] for k in (Kind.SUBSCRIPTION, Kind.RESOURCE_GROUP))
+    is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
+    subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
     yield dg.MaterializeResult(
         asset_key="azure_subscriptions",
         value=subscriptions,

@@ -14,7 +14,7 @@ from azure_port_sync.core.decisions import CONFIRMED
 from azure_port_sync.core.entities import observed_subscription
 from azure_port_sync.core.errors import AzureError
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, records
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, records, subscriptions_of
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, in_question, presence
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 
@@ -59,7 +59,7 @@ def compare_containers(
     """Compare a snapshot with the containers in the ledger and with what is remembered of the subscriptions."""
     own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
     whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others stand in for a row
-    shown = {id_: id_ in whole for id_ in set(snapshot["subscription_id"])}
+    shown = {id_: id_ in whole for id_ in subscriptions_of(snapshot)}
     vanished = [id_ for id_ in in_question(remembered, shown, now) if id_ not in shown]
     found = presence(remembered, shown, given_up=_given_up(reader, vanished), now=now)
     return Containers(

@@ -19,7 +19,7 @@ from azure_port_sync.core.identity import group_id_of
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, lowered, records
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, lowered, records, subscriptions_of
 from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.containers import Containers
 from azure_port_sync.resource_graph import AzureReader, ReadResult
@@ -94,7 +94,7 @@ class Survey:
     @property
     def subscriptions(self) -> list[str]:
         """The subscriptions that the run reads."""
-        shown = set(self.containers.frame["subscription_id"])
+        shown = subscriptions_of(self.containers.frame)
         only = self.plan.request.only.subscriptions
         return sorted(shown.intersection(only) if only else shown)
 

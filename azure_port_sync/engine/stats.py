@@ -9,7 +9,7 @@ import pandas as pd
 from azure_port_sync.core.candidates import candidates
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.rows import OBSERVATION, concat, lowered
+from azure_port_sync.core.rows import OBSERVATION, concat, lowered, subscriptions_of
 from azure_port_sync.engine.containers import Containers
 from azure_port_sync.engine.decide import Decided
 from azure_port_sync.engine.observe import CHANGES, Read
@@ -92,7 +92,7 @@ class RunStats:
         groups = frame[frame["kind"] == Kind.RESOURCE_GROUP]
         decisions = decided.decisions
         return cls(
-            subscriptions=int(frame["subscription_id"].nunique()),
+            subscriptions=len(subscriptions_of(frame)),
             groups=len(groups),
             groups_in_scope=int(groups["in_scope"].sum()),
             reads=reads,

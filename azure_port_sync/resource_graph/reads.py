@@ -8,7 +8,7 @@ import pandas as pd
 
 from azure_port_sync.core.entities import observed_subscription
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of
+from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, subscriptions_of
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import kql
@@ -165,7 +165,7 @@ class AzureReader:
 def _with_hidden_subscriptions(snapshot: ReadResult) -> ReadResult:
     frame = snapshot.frame
     shown = frame.loc[frame["kind"] == Kind.SUBSCRIPTION, "subscription_id"]
-    hidden = sorted(set(frame["subscription_id"]) - set(shown) - {""})
+    hidden = sorted(subscriptions_of(frame) - set(shown))
     derived = frame_of([observed_subscription(id_, id_) for id_ in hidden], OBSERVATION)
     return replace(snapshot, frame=concat([frame, derived], OBSERVATION))
 

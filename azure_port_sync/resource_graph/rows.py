@@ -25,7 +25,7 @@ MAX_SAMPLES = 5
 
 #: `record` is the id of the change record that a row stands for; `placed`, whether its columns place it as its id does.
 _READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("placed", pa.bool_())])
-_IN_SUBSCRIPTIONS = frozenset(kind for kind, row in KINDS.items() if not row.key or "subscription_id" in row.key)
+_IN_SUBSCRIPTIONS = frozenset(kind for kind, row in KINDS.items() if not row.arm_type or "subscription_id" in row.key)
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
 

@@ -13,7 +13,7 @@ from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.resource_graph import ReadResult
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.support.scenario import TICK, Scenario, plain
+from azure_port_sync_tests.support.scenario import TICK, Scenario, plain, titles
 
 DOWN = Fault("port", status=503, times=None)
 NO_CONTAINERS = Fault("port", status=503, in_body='"resourceContainer"', times=None)
@@ -211,3 +211,17 @@ def test_seven_full_runs_tell_everything_again_once(world: Scenario) -> None:
     assert max(shares) < known / 2
     world.sink.verifies = True
     assert world.tick(Mode.FULL).report.total == 0
+
+
+@pytest.mark.parametrize("name", ["RG-İstanbul", "ΟΔΟΣ"])
+def test_a_group_of_letters_that_languages_fold_differently_enters_the_scope(world: Scenario, name: str) -> None:
+    """Its name went into the query in our lower case, and its older resources were missing until the nightly run."""
+    world.include = {"env": "p"}
+    world.begin({"env": "p"})
+    group = world.tenant.add_group(world.subscription, name, "westeurope", {"env": "d"})
+    world.tenant.create_resource(group, "microsoft.web/sites", "old")
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    world.tick()
+    world.tenant.retag_group(group, {"env": "p"})
+    world.tick()
+    assert "old" in titles(world)["azureCloudResources"]

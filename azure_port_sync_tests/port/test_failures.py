@@ -155,3 +155,8 @@ def test_a_failure_waits_as_long_as_port_asks(headers: dict[str, str], wait: flo
 )
 def test_a_success_is_returned(response: Any) -> None:
     assert raise_for_failure(WEBHOOK, response, NOW) is response
+
+
+def test_a_status_that_no_row_names_falls_under_the_last() -> None:
+    """A bulk response may hold any number; what is unknown is tried again, and does not end the thread that sends."""
+    assert isinstance(failure(BULK_ENTITY, 100_000, Body.PORT), TransientError)

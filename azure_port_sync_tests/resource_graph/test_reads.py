@@ -240,3 +240,13 @@ def test_any_other_refusal_is_an_error_of_this_question_too(
     with pytest.raises(AzureError) as error:
         reader.readable(["a"], anywhere=anywhere)
     one_sentence(error)
+
+
+def test_containers_have_no_extra_columns(sandbox: Sandbox, reader_of: ReaderOf) -> None:
+    """Such a column is one of `resources`; the snapshot of a tenant with one once failed."""
+    group_id = sandbox.tenant.add_group(sandbox.tenant.add_subscription("one"), "Web", "westeurope")
+    sandbox.tenant.create_resource(group_id, "microsoft.web/sites", "x", sku={"name": "F1"})
+    reader = reader_of(Scope.of(extra_columns=["sku.name"]))
+    assert len(reader.containers().frame) == 2
+    (data,) = reader.inventory([group_id.split("/")[2]]).frame["data"]
+    assert '"sku":{"name":"F1"}' in data

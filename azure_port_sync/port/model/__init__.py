@@ -1,4 +1,4 @@
-"""The data model of the catalog as Port takes it: three blueprints, and the webhook that fills them.
+"""The data model of the catalog as Port takes it: the blueprints, and the webhook that fills them.
 
 The two JSON files beside this one are what the job `port_setup` brings into Port. Who has no API credentials pastes
 them there by hand (README, "Setting Port up"). The blueprints are those of Port's guide; the webhook's mapping takes
@@ -19,7 +19,7 @@ def _read(name: str) -> Any:
 
 
 def blueprints() -> list[Json]:
-    """The three blueprints, each after those that its relations point to."""
+    """The blueprints, each after those that its relations point to."""
     return list(_read("blueprints.json"))
 
 
