@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.tenant import Tenant, TenantError
@@ -23,12 +23,20 @@ class Churn:
     """Makes changes before answers of Resource Graph, once it has been started."""
 
     def __init__(self, tenant: Tenant, clock: SandboxClock, rng: random.Random) -> None:
-        self.changes = 0
         self._tenant = tenant
         self._clock = clock
         self._rng = rng
         self._lock = threading.Lock()
-        self.stop()
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing comes or goes, and nothing has."""
+        self.changes = 0
+        self._change: Callable[[], object] | None = None
+        self._every: timedelta | None = None
+        self._since = self._clock.now()
+        self._resources: list[str] = []
+        self._groups: list[str] = []
 
     def start(self, seconds: float | None = None, change: Callable[[], object] | None = None) -> None:
         """Make a change for every so many seconds that pass on the clock; without `seconds` one before each answer.
@@ -37,22 +45,25 @@ class Churn:
         """
         if seconds is not None and seconds <= 0:
             raise ValueError(f"changes happen every so many seconds, e.g. 0.5; got {seconds}")
-        self._every = None if seconds is None else timedelta(seconds=seconds)
-        self._change = change or self._create_or_delete
-        self._since: datetime = self._clock.now()
-        self._resources = [str(row["id"]) for row in self._tenant.resources()]
-        self._groups = [str(row["id"]) for row in self._tenant.containers() if row["resourceGroup"]]
-        self._on = True
+        with self._lock:
+            self._change = change or self._create_or_delete
+            self._every = None if seconds is None else timedelta(seconds=seconds)
+            self._since = self._clock.now()
+            self._resources = [str(row["id"]) for row in self._tenant.resources()]
+            self._groups = [str(row["id"]) for row in self._tenant.containers() if row["resourceGroup"]]
 
     def stop(self) -> None:
         """Make no more changes."""
-        self._on = False
+        self._change = None
 
     def happen(self) -> None:
         """Make the changes that are due."""
         with self._lock:
-            for _ in range(self._due() if self._on else 0):
-                self._change()
+            change = self._change
+            if change is None:
+                return
+            for _ in range(self._due()):
+                change()
                 self.changes += 1
 
     def _due(self) -> int:

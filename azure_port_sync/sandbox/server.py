@@ -190,7 +190,7 @@ class Sandbox:
         self.port.clear()
         self.rest.clear()
         self._set_up_port()
-        self.churn.stop()
+        self.churn.clear()
         self.graph.clear()
         self.graph.before_answer = self.churn.happen
         self.graph.quota.limit, self.graph.quota.retry_after = self._quota, True
