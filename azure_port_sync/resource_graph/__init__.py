@@ -1,5 +1,7 @@
-"""The Azure edge: queries (`kql`) go out one at a time (`client`, `quota`, `failures`), results come in whole (`parts`),
-and their rows become observations (`rows`). `reads` has the reads that a run makes.
+"""The Azure edge: queries go out one at a time and results come in whole.
+
+`kql` writes the queries, `client` sends one (with `quota` and `failures`), `parts` reads results that one response does
+not hold, `rows` makes observations of rows, and `reads` has the reads that a run makes.
 """
 
 from azure_port_sync.resource_graph.client import ResourceGraph
