@@ -1,4 +1,8 @@
-"""Reading Azure Resource Graph: queries, parts, quota, and the observations that come out of it."""
+"""The Azure edge: queries go out one at a time and results come in whole.
+
+`kql` writes the queries, `client` sends one (with `quota` and `failures`), `parts` reads results that one response does
+not hold, `rows` makes observations of rows, and `reads` has the reads that a run makes.
+"""
 
 from azure_port_sync.resource_graph.client import ResourceGraph
 from azure_port_sync.resource_graph.reads import AzureReader, ReadResult
