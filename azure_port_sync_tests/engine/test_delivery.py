@@ -1,4 +1,4 @@
-"""Telling Port: in phases, recorded before and after, retried with patience, and without showing the webhook's key."""
+"""Delivering to Port: in phases, recorded before and after, retried with patience, and without showing the webhook's key."""
 
 import json
 import logging

@@ -123,14 +123,14 @@ def test_the_url_is_written_where_only_the_owner_reads_it(
     file.write_text("# mine\nRESOURCE_TYPES='[\"a/b\"]'\nPORT_WEBHOOK_INGEST_URL=\n")
     file.chmod(0o644)
 
-    told = setup.done(write_env=True)["port_webhook"]["next_step"]
+    next_step = setup.done(write_env=True)["port_webhook"]["next_step"]
 
     (key,) = empty.port.webhooks
     written = dotenv_values(file)
     assert written == {"RESOURCE_TYPES": '["a/b"]', "PORT_WEBHOOK_INGEST_URL": f"{empty.url}/{key}"}
     assert file.read_text().startswith("# mine\n")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert str(file.resolve()) in told
+    assert str(file.resolve()) in next_step
     _shows_no_secret(empty, setup)
 
     monkeypatch.setenv("PORT_WEBHOOK_INGEST_URL", f"{empty.url}/{key}")
