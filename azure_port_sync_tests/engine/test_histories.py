@@ -101,6 +101,22 @@ def test_a_group_whose_exclusion_shows_late(world: Scenario) -> None:
     world.ends_right()
 
 
+def test_a_resource_whose_row_shows_hours_after_its_record(world: Scenario) -> None:
+    """By then its record lies before the window, so that nothing but the wait for it leads back to it."""
+    world.begin()
+    world.tenant.set_delays(row_delay=[14400, 14400])
+    world.tenant.create_resource(world.group, "microsoft.web/sites", "late")
+    world.tenant.set_delays(row_delay=[0, 0])
+    for _ in range(3):
+        assert world.tick().stats.verdicts[Verdict.PENDING] == 1
+    world.clock.sleep(timedelta(hours=4).total_seconds())
+
+    assert world.tick().report.accepted == {"upsert": 1}
+
+    assert world.store.facts.pending("t").empty
+    assert world.sandbox.compare().sentences() == []
+
+
 def test_a_deletion_and_a_creation_of_one_instant_in_two_ticks(world: Scenario) -> None:
     world.begin()
     world.clock.sleep(TICK - 30)
