@@ -242,11 +242,12 @@ def _read(body: bytes) -> _Question:
     options = given.get("options") or {}
     if (layout := options.get("resultFormat", "objectArray")) != "objectArray":
         raise _bad(f"resultFormat {layout!r} is not objectArray, the only one that the sandbox plays.")
-    token = _read_skip_token(options.get("$skipToken"))
-    top = _number(options, "$top", token.get("MaxRows", MAX_ROWS))
-    skip = _number(options, "$skip", token.get("RowsToSkip", 0))
-    if not 1 <= top <= MAX_ROWS or skip < 0:
-        raise _bad(f"$top must be 1 to {MAX_ROWS} and $skip not negative.")
+    if "$skip" in options:
+        raise _bad("The sandbox does not play $skip: an offset misses rows of a tenant that changes.")
+    skip, top = _read_skip_token(options.get("$skipToken"))
+    top = options.get("$top", top)
+    if not isinstance(top, int) or not 1 <= top <= MAX_ROWS:
+        raise _bad(f"$top must be 1 to {MAX_ROWS}.")
     return _Question(given["query"], Scope(subscriptions, groups), skip, top)
 
 
@@ -259,26 +260,18 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _number(options: Mapping[str, Any], key: str, otherwise: int) -> int:
-    value = options.get(key)
-    if value is None:
-        return otherwise
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _bad(f"{key} is not a whole number.")
-    return value
-
-
 def _skip_token(skip: int, top: int) -> str:
     """An offset, in the clothes of the tokens on record; clients are not to look inside."""
     inner = {"$id": "1", "MaxRows": top, "RowsToSkip": skip, "KustoClusterUrl": _CLUSTER}
     return base64.b64encode(json.dumps(inner, indent=2).replace("\n", "\r\n").encode()).decode()
 
 
-def _read_skip_token(token: str | None) -> dict[str, Any]:
+def _read_skip_token(token: str | None) -> tuple[int, int]:
+    """The offset and the number of rows that a token stands for."""
     if token is None:
-        return {}
+        return 0, MAX_ROWS
     try:
         inner = json.loads(base64.b64decode(token, validate=True))
-        return {"MaxRows": int(inner["MaxRows"]), "RowsToSkip": int(inner["RowsToSkip"])}
+        return int(inner["RowsToSkip"]), int(inner["MaxRows"])
     except (ValueError, TypeError, KeyError) as error:
         raise _bad("The skip token is not one of this service.") from error

@@ -1,7 +1,8 @@
 """Executes queries: rows as JSON text, ready to be sent.
 
 Nothing is kept between requests, so an answer is always of the instant in which it is asked for. A part of a table
-(`where hash(tolower(id)) % n == i`) costs about 10 ms of 40,000 rows and 25 ms of 200,000.
+(`where hash(tolower(id)) % n == i`) takes about 13 ms of processor time of 40,000 rows, 16 ms of 200,000 and 32 ms of a
+million, whatever `n` is.
 """
 
 from __future__ import annotations
