@@ -1,4 +1,4 @@
-"""Delivering to Port: in phases, recorded before and after, retried with patience, and without showing the webhook's key."""
+"""Delivering to Port: in phases, recorded before and after, retried with patience, never showing the key."""
 
 import json
 import logging
