@@ -180,7 +180,7 @@ def _parents(survey: Survey) -> Iterator[Read]:
 
 def _inventory_of_groups(label: str, reader: AzureReader, groups: pd.DataFrame) -> Read:
     """The resources in these groups, which are asked for in Azure's own spelling: Kusto folds other letters than we."""
-    names = groups["azure_id"].str.rpartition("/")[2]
+    names = [azure_id.rpartition("/")[2] for azure_id in groups["azure_id"]]
     asked = sorted(zip(groups["subscription_id"], names, strict=True))
     return Read(label, reader.inventory_of_groups(asked), (Cover(_LEAVES, groups=frozenset(pairs(groups))),))
 

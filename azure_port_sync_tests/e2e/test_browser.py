@@ -102,8 +102,8 @@ def _the_assets_explain_themselves(visitor: Visitor) -> None:
     visitor.keep("plots", height=1400)
 
     visitor.open("/assets/azure_change_set?view=checks&checkDetail=subscriptions_present")
-    visitor.sees("Every subscription that is asked for")
-    visitor.sees("subscriptions are answered for")
+    visitor.sees("Azure answers for every subscription that is named")
+    visitor.sees("Azure answers for all 6 subscriptions")
     visitor.keep("checks")
 
 
