@@ -195,7 +195,7 @@ class _SignInError(Exception):
 
 
 class _SignIn:
-    """A credential whose errors can be told from those of the network behind it."""
+    """A credential whose errors can be distinguished from those of the network behind it."""
 
     def __init__(self, credential: TokenCredential) -> None:
         self._credential = credential

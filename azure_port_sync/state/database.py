@@ -205,7 +205,7 @@ class Database:
 def candidate_rows(entities: pd.DataFrame, equal_hashes: "pd.Series | None" = None) -> Iterator[Row]:
     """Rows of the table `candidate`, a few thousand at a time: of these entities, in their order.
 
-    `equal_hashes` are those that make each unchanged; without them, none has to be told apart.
+    `equal_hashes` are those that make each unchanged; without them, none counts as unchanged.
     """
     columns = entities[["kind", "identifier", "azure_id"]].assign(equal_hash=equal_hashes)
     for start in range(0, len(columns), CHUNK):
