@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import parse_headers
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,8 +21,10 @@ def speaking(answer: bytes) -> Iterator[str]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                connection.recv(65536)
+            # A request that is not read to its end resets the connection at its close, and the answer may be lost.
+            with connection, connection.makefile("rb") as request:
+                request.readline()
+                request.read(int(parse_headers(request).get("Content-Length", 0)))
                 connection.sendall(answer)
 
     thread = threading.Thread(target=serve)
