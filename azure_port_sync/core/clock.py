@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the sync asks of time."""
+    """The time and the waiting that a sync depends on."""
 
     def now(self) -> datetime:
         """The present instant, timezone-aware, in UTC."""

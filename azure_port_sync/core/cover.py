@@ -1,6 +1,6 @@
-"""What a read covered: only within that does the absence of a row say anything about an entity."""
+"""The cover of a read: only within it does the absence of a row say anything about an entity."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from azure_port_sync.core.kinds import Kind
 
@@ -8,13 +8,12 @@ from azure_port_sync.core.kinds import Kind
 Group = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Cover:
-    """The entities of these kinds that lie in all that is named; None leaves a dimension unrestricted.
+#: A subscription (id,), a resource group (id, name), or everything (), in lower case.
+Place = tuple[()] | tuple[str] | Group
 
-    `subscriptions` are lower-case ids, `groups` (subscription id, name) pairs in lower case.
-    """
+
+class Cover(NamedTuple):
+    """The entities of these kinds that lie in any of these places."""
 
     kinds: frozenset[Kind]
-    subscriptions: frozenset[str] | None = None
-    groups: frozenset[Group] | None = None
+    within: frozenset[Place] = frozenset({()})

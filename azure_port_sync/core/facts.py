@@ -16,7 +16,7 @@ def _none() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run learned about Azure.
+    """The knowledge about Azure that a run has gained.
 
     `pending` wait for a row or for their parent (columns `identifier`, `azure_id`, `type`), `no_longer_pending` are
     identifiers that wait no more and need no delivery. `deleted` are those of which the newest change record is a

@@ -1,4 +1,4 @@
-"""What a run sets out to do: the mode that the state of its target allows, the window, and the reasons for both."""
+"""The plan of a run: the mode that the state of its target allows, the window, and the reasons for both."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from azure_port_sync.core.windows import OLDEST_WATERMARK, RETENTION, Window, ne
 
 @dataclass(frozen=True)
 class TargetState:
-    """What the store knows of a target before a run; as by default for one that no run has reached yet.
+    """The state of a target before a run; the defaults are those of a target that no run has reached yet.
 
     `watermark` is the end of the last window of which every delivery is confirmed, `fingerprint` that of the scope
     which filled the ledger. `generation` counts the runs that have moved the watermark, `full_runs` those of them that
@@ -27,7 +27,7 @@ class TargetState:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run set out to do; travels with its change set, so that no other run delivers it by mistake."""
+    """The plan of one run; travels with its change set, so that no other run delivers it by mistake."""
 
     target: str
     run: str

@@ -1,4 +1,4 @@
-"""What a run is asked to do, beyond the settings: its mode, its overrides, and whether only a part is meant.
+"""The request that a run answers, beyond the settings: its mode, its overrides, and the part that is meant.
 
 A part or a past window is delivered beside the schedule: such a run moves no watermark, so it can be launched at any
 time and takes nothing away from the runs that do.
@@ -50,7 +50,7 @@ class Selection:
         return "; ".join(f"{name} {', '.join(values)}" for name, values in named.items())
 
     def covers(self, entities: pd.DataFrame) -> pd.Series:
-        """Which of these rows (identity columns of OBSERVATION) lie in the part, as a boolean mask.
+        """Return which of these rows (identity columns of OBSERVATION) lie in the part, as a boolean mask.
 
         A subscription lies in no resource group, and a container is of its own type, so that naming groups or types
         leaves out the containers around them.
@@ -68,7 +68,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Request:
-    """What a person, or a job, asks of a run.
+    """The mode and the overrides that a person, or a job, asks of a run.
 
     `force` also sends what Port has already. `only` sends one part again, whole; `backfill` reads the change records
     of a past window again, of that part where one is named. `rebuild_ledger` first reads from Port what it really

@@ -16,7 +16,7 @@ from azure_port_sync.core.kinds import Kind
 
 
 class Operation(StrEnum):
-    """What Port is to do with an entity."""
+    """The operation that Port carries out on an entity."""
 
     UPSERT = "upsert"
     DELETE = "delete"

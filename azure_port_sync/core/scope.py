@@ -16,7 +16,7 @@ _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 @dataclass(frozen=True)
 class Scope:
-    """What to read. Ids and types are lower-case; an empty tuple means "no restriction"."""
+    """The part of the tenant to read. Ids and types are lower-case; an empty tuple means "no restriction"."""
 
     subscription_ids: tuple[str, ...] = ()
     excluded_subscription_ids: tuple[str, ...] = ()

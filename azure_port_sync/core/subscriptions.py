@@ -1,4 +1,4 @@
-"""Which subscriptions are there, which are new to us, and which have vanished and are given time to come back.
+"""The subscriptions of a run: those shown, those new to us, and those that have vanished and may still come back.
 
 A subscription vanishes when it is deleted, but also when a role assignment lapses for an hour, and Azure shows no
 difference. So what vanished keeps its entities for a day, counted from the first run that missed it.
@@ -14,7 +14,7 @@ GRACE = timedelta(hours=24)
 
 
 class SubscriptionState(NamedTuple):
-    """What is remembered of a subscription.
+    """The memory of a subscription.
 
     `whole`: its own row was shown, so that the identity may read all of it; a Reader on a group sees only the group.
     `settled`: the last settled run read it. `missing_since`: the first run that missed it; None while it is shown.
@@ -40,14 +40,14 @@ class Subscriptions:
 
     @property
     def read(self) -> frozenset[str]:
-        """Those of which a run that settles has read everything there is to read."""
+        """Return the subscriptions whose contents are known in full once the run has delivered everything."""
         return frozenset(
             id_ for id_, seen in self.seen.items() if seen.missing_since is None and id_ not in self.in_grace
         )
 
 
-def in_question(remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], now: datetime) -> list[str]:
-    """Those that may get grace: shown before, and not now, or not whole, and not given up long ago.
+def lately_lost(remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], now: datetime) -> list[str]:
+    """Return the subscriptions that may get grace: shown before, and since less than a day not, or not whole.
 
     `shown` maps each id that is shown to whether it is whole.
     """
@@ -56,7 +56,7 @@ def in_question(remembered: Mapping[str, SubscriptionState], shown: Mapping[str,
     )
 
 
-def presence(
+def compare_subscriptions(
     remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], *, given_up: Collection[str], now: datetime
 ) -> Subscriptions:
     """Compare what is shown now with what is remembered.
@@ -84,5 +84,5 @@ def _is_lost(id_: str, seen: SubscriptionState, shown: Mapping[str, bool]) -> bo
 
 
 def _since(seen: SubscriptionState, now: datetime) -> datetime:
-    """Since when it is missed; a clock that has jumped back must not prolong the grace."""
+    """Return when it was missed first; a clock that has jumped back must not prolong the grace."""
     return min(seen.missing_since or now, now)

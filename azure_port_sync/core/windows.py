@@ -1,4 +1,4 @@
-"""Which change records a run reads.
+"""The window of change records that a run reads.
 
 A window ends at one reading of the clock and starts before the watermark, so that a record published late is still
 read; the ledger makes sure that reading a record twice does not deliver it twice.

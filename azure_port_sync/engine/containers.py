@@ -15,7 +15,7 @@ from azure_port_sync.core.entities import observed_subscription
 from azure_port_sync.core.errors import AzureError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, records, subscriptions_of
-from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, in_question, presence
+from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, compare_subscriptions, lately_lost
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 
 
@@ -60,8 +60,8 @@ def compare_containers(
     own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
     whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others stand in for a row
     shown = {id_: id_ in whole for id_ in subscriptions_of(snapshot)}
-    vanished = [id_ for id_ in in_question(remembered, shown, now) if id_ not in shown]
-    found = presence(remembered, shown, given_up=_given_up(reader, vanished), now=now)
+    vanished = [id_ for id_ in lately_lost(remembered, shown, now) if id_ not in shown]
+    found = compare_subscriptions(remembered, shown, given_up=_given_up(reader, vanished), now=now)
     return Containers(
         frame=_with_sent_names(snapshot, known, found.in_grace),
         known=known,
@@ -71,12 +71,12 @@ def compare_containers(
 
 
 def unanswered(reader: AzureReader, subscriptions: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the subscriptions that Azure has stopped answering for: it leaves them out without a word."""
+    """Return the subscriptions that Azure has stopped answering for, which it leaves out silently."""
     return tuple(sorted(set(subscriptions) - reader.readable(subscriptions)))
 
 
 def _given_up(reader: AzureReader, vanished: Sequence[str]) -> set[str]:
-    """Those of the subscriptions no longer shown that a setting leaves out; nobody has lost them."""
+    """Return the vanished subscriptions that a setting now leaves out; nobody has lost them."""
     scope = reader.scope
     left_out = {id_ for id_ in vanished if scope.leaves_out(id_)}
     if scope.management_groups and vanished:

@@ -1,6 +1,6 @@
 """From what was observed to a change set: one candidate an entity, joined with the ledger, decided, guarded.
 
-Nothing is written here. What a run learned about Azure is returned as `Facts`, which the run records.
+Nothing is written here. Everything that a run learned about Azure is returned as `Facts`, which the run records.
 """
 
 import zlib
@@ -82,15 +82,17 @@ class Decisions(NamedTuple):
     `decided` are the candidates that the ledger did not already equal: the columns of OBSERVATION and a `verdict`.
     `counts` has every verdict, also of those that were equal; `known` counts those of entities in the ledger.
     `conflicts` are upserts whose identifier belongs to another entity, each with that one's id. `resent` upserts are
-    of what Port has already.
+    of entities that Port has already. `sample` are a few entities of a full run, for the change set.
     """
 
     decided: pd.DataFrame
     change_set: pd.DataFrame
     conflicts: list[tuple[ChangeSetRow, str]]
+    candidates: int
     counts: dict[Verdict, int]
     known: dict[Verdict, int]
     resent: int
+    sample: tuple[dict[str, str], ...] = ()
 
     @property
     def kept(self) -> int:
@@ -107,32 +109,26 @@ class Decisions(NamedTuple):
         return decided[decided["verdict"].isin(UNRESOLVED) | conflicts]
 
 
-class Decided(NamedTuple):
-    """The outcome of deciding: the verdicts, what to remember, how many candidates there were, a sample of them."""
-
-    decisions: Decisions
-    facts: Facts
-    candidates: int
-    sample: list[dict[str, str]]
-
-
-def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> Decided:
+def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[Decisions, Facts]:
     """Decide every candidate of a survey, which gives its rows up: a tenant may have a million.
 
     With `resend`, a full run sends a part of the catalog again (for a sink whose answers say no more of an entity than
     that it was accepted). Raises SettingsError for a selection in which nothing lies.
     """
     plan, remembered = survey.plan, survey.remembered
-    _, groups_in_scope = survey.shown_groups()
-    found = _selected(survey.take_candidates(), plan)
+    found = survey.take_candidates()
+    groups_in_scope = pairs(found[(found["kind"] == Kind.RESOURCE_GROUP) & found["present"] & found["in_scope"]])
+    found = _selected(found, plan)
     total, sample = len(found), _sample(found, plan)
     waited = remembered.pending.loc[remembered.pending["identifier"].isin(found["identifier"]), "identifier"]
     quarantined = set(entities(remembered.quarantined))
     if quarantined and plan.mode is not Mode.FULL:
         quarantined.intersection_update(entities(found))
-    resent = _to_resend(found, plan, resend=resend)
-    comparison = store.ledger.compare(plan.target, found, resend=resent)
-    found = found.assign(resend=resent)
+    if plan.mode is Mode.FULL and resend and not plan.resends_all:
+        found = found.assign(resend=due_again(found["identifier"], plan.full_runs))
+    else:
+        found = found.assign(resend=plan.resends_all)
+    comparison = store.ledger.compare(plan.target, found, resend=found["resend"])
     if len(comparison.positions) < total:
         found = found.iloc[comparison.positions]
     decisions = decide_all(
@@ -144,7 +140,8 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> Decided
     )
     facts = _facts(decisions, survey.containers.subscriptions, waited, quarantined)
     unresolved = set(decisions.unresolved["identifier"])
-    return Decided(decisions, facts, total, [row for row in sample if row["identifier"] not in unresolved])
+    sample = [row for row in sample if row["identifier"] not in unresolved]
+    return decisions._replace(candidates=total, sample=tuple(sample)), facts
 
 
 # -- candidates -------------------------------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -
 
 
 def _parent_missing(found: pd.DataFrame, groups_in_scope: set[Group]) -> pd.Series:
-    """Which candidates lie in a group that no read has shown in scope.
+    """Mark the candidates in a group that no read has shown in scope.
 
     Port may refuse a relation to nothing, and would otherwise show one. A principal may read a resource and not its
     group, for ever; so the wait for it ends.
@@ -199,12 +196,6 @@ def _parent_missing(found: pd.DataFrame, groups_in_scope: set[Group]) -> pd.Seri
         return pd.Series(False, index=found.index)
     of_each = zip(found["subscription_id"], found["resource_group"], strict=True)
     return (found["kind"] == Kind.RESOURCE) & pd.Series([pair in missing for pair in of_each], index=found.index)
-
-
-def _to_resend(found: pd.DataFrame, plan: Plan, *, resend: bool) -> pd.Series:
-    if plan.mode is Mode.FULL and resend and not plan.resends_all:
-        return due_again(found["identifier"], plan.full_runs)
-    return pd.Series(plan.resends_all, index=found.index)
 
 
 def due_again(identifiers: pd.Series, full_runs: int) -> pd.Series:
@@ -265,6 +256,7 @@ def decide_all(
         decided=decided,
         change_set=_change_set(decided),
         conflicts=_conflicts(decided, owners),
+        candidates=len(decided) + unchanged,
         counts={verdict: counts[verdict] for verdict in Verdict},
         known={verdict: of_known[verdict] for verdict in Verdict},
         resent=sum(same and verdict is Verdict.UPSERT for verdict, same in zip(verdicts, confirmed, strict=True)),
@@ -284,7 +276,7 @@ def _each(to_decide: pd.DataFrame) -> Iterator[Candidate]:
 
 
 def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> list[Verdict]:
-    """Where several entities would be sent under one identifier, only the first of them, by id, is."""
+    """Of several entities that would be sent under one identifier, keep only the first, by id."""
     operations = pd.Series([v in (Verdict.UPSERT, Verdict.DELETE) for v in verdicts], index=to_decide.index, dtype=bool)
     acting = to_decide[operations].sort_values("azure_id", kind="stable")
     losing = set(acting.index[acting.duplicated(["kind", "identifier"])])

@@ -4,7 +4,7 @@ An observer looks at what was observed before it, reads, and hands over rows wit
 decided here and nothing is written; what the store remembers of earlier runs is handed in.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class Remembered:
-    """What earlier runs have learned and this one has to look at again; frames as the store gives them."""
+    """The findings of earlier runs that this one looks at again; frames as the store gives them."""
 
     pending: pd.DataFrame
     quarantined: pd.DataFrame
@@ -73,7 +73,7 @@ class Survey:
     def candidates(self) -> pd.DataFrame:
         """All observations reduced to one row an entity; worked out again only when something was added."""
         if self._candidates is None:
-            self._candidates = candidates(concat(self.frames, OBSERVATION))
+            self._candidates = candidates(concat([read.result.frame for read in self.reads], OBSERVATION))
         return self._candidates
 
     def take_candidates(self) -> pd.DataFrame:
@@ -82,14 +82,6 @@ class Survey:
         self._candidates = None
         self.reads.clear()
         return found
-
-    @property
-    def frames(self) -> list[pd.DataFrame]:
-        return [read.result.frame for read in self.reads]
-
-    @property
-    def covers(self) -> list[Cover]:
-        return [cover for read in self.reads for cover in read.covers]
 
     @property
     def subscriptions(self) -> list[str]:
@@ -115,15 +107,6 @@ class Survey:
         frame = self.containers.frame
         return frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["in_scope"]]
 
-    def shown_groups(self) -> tuple[set[Group], set[Group]]:
-        """All groups that any read has shown, and those of them that are in scope."""
-        shown, in_scope = set[Group](), set[Group]()
-        for frame in self.frames:
-            groups = frame[(frame["kind"] == Kind.RESOURCE_GROUP) & frame["present"]]
-            shown |= pairs(groups)
-            in_scope |= pairs(groups[groups["in_scope"]])
-        return shown, in_scope
-
 
 Observer = Callable[[Survey], Iterator[Read]]
 
@@ -141,48 +124,51 @@ def _snapshot(survey: Survey) -> Iterator[Read]:
         emptied = pairs(snapshot) | pairs(containers.known)
         emptied &= set(survey.store.ledger.groups_with_resources(survey.plan.target))
         emptied -= pairs(snapshot[snapshot["in_scope"]])
-        covers.append(Cover(_LEAVES, groups=frozenset(emptied)))
-    # Its own numbers belong to the asset that read it.
-    yield Read("", ReadResult(containers.frame), tuple(covers))
+        covers.append(Cover(_LEAVES, frozenset(emptied)))
+    # The numbers of this read belong to the asset that made it.
+    yield Read("snapshot", ReadResult(containers.frame), tuple(covers))
 
 
 def _new_containers(survey: Survey) -> Iterator[Read]:
     """The resources of containers whose contents no settled run has read: no change record need exist for them."""
     reader, new = survey.reader, survey.containers.subscriptions.new
     if new:
-        cover = Cover(_LEAVES, subscriptions=frozenset(new))
-        yield Read("inventory of new subscriptions", reader.inventory(sorted(new)), (cover,))
+        yield Read("inventory of new subscriptions", reader.inventory(sorted(new)), (_cover_of(new),))
     known = survey.containers.known
     complete = known[~known["contents_due"]]
     groups = survey.groups_in_scope()
     due = groups[~groups["identifier"].isin(complete["identifier"]) & ~groups["subscription_id"].isin(list(new))]
     if len(due):
-        yield _inventory_of_groups("inventory of new resource groups", reader, due)
+        yield Read("inventory of new resource groups", _inventory_of(due, reader), (_cover_of(pairs(due)),))
 
 
 def _parents(survey: Survey) -> Iterator[Read]:
     """The groups of resources that were read after the snapshot, or that it does not show yet: asked for by id."""
-    shown, _ = survey.shown_groups()
-    needed = dict[Group, str]()
-    for frame in survey.frames:
-        to_send = frame[(frame["kind"] == Kind.RESOURCE) & frame["present"] & frame["in_scope"]]
-        one_each = to_send.drop_duplicates(["subscription_id", "resource_group"])
-        needed |= zip(_pairs(one_each), map(group_id_of, one_each["azure_id"]), strict=True)
-    late = sorted(id_ for pair, id_ in needed.items() if id_ and pair not in shown)  # some lie in no group
+    found = survey.candidates
+    found = found[found["present"]]
+    shown = pairs(found[found["kind"] == Kind.RESOURCE_GROUP])
+    to_send = found[(found["kind"] == Kind.RESOURCE) & found["in_scope"]]
+    one_each = to_send.drop_duplicates(["subscription_id", "resource_group"])
+    group_ids = zip(_pairs(one_each), map(group_id_of, one_each["azure_id"]), strict=True)
+    late = sorted(id_ for pair, id_ in group_ids if id_ and pair not in shown)  # some lie in no group
     if not late:
         return
-    found = survey.reader.containers(late)
-    yield Read("resource groups read late", found)
-    new = found.frame[found.frame["in_scope"]]
+    groups = survey.reader.containers(late)
+    yield Read("resource groups read late", groups)
+    new = groups.frame[groups.frame["in_scope"]]
     if len(new):  # such a group may have come with resources that no change record names
-        yield _inventory_of_groups("inventory of groups read late", survey.reader, new)
+        yield Read("inventory of groups read late", _inventory_of(new, survey.reader), (_cover_of(pairs(new)),))
 
 
-def _inventory_of_groups(label: str, reader: AzureReader, groups: pd.DataFrame) -> Read:
+def _inventory_of(groups: pd.DataFrame, reader: AzureReader) -> ReadResult:
     """The resources in these groups, which are asked for in Azure's own spelling: Kusto folds other letters than we."""
     names = [azure_id.rpartition("/")[2] for azure_id in groups["azure_id"]]
-    asked = sorted(zip(groups["subscription_id"], names, strict=True))
-    return Read(label, reader.inventory_of_groups(asked), (Cover(_LEAVES, groups=frozenset(pairs(groups))),))
+    return reader.inventory_of_groups(sorted(zip(groups["subscription_id"], names, strict=True)))
+
+
+def _cover_of(containers: Iterable[str] | Iterable[Group]) -> Cover:
+    """Every resource in these subscriptions, or in these groups."""
+    return Cover(_LEAVES, frozenset((one,) if isinstance(one, str) else one for one in containers))
 
 
 # -- resources --------------------------------------------------------------------------------------------------------
@@ -201,15 +187,14 @@ def _selection(survey: Survey) -> Iterator[Read]:
         return  # containers alone
     if types:
         reader = reader.of_types(types)
-    cover = Cover(_LEAVES, subscriptions=frozenset(survey.subscriptions))
     if only.resource_groups:
         groups = survey.groups_in_scope()
         groups = groups[groups["subscription_id"].isin(survey.subscriptions)]
-        wanted = groups[groups["resource_group"].isin(only.resource_groups)]
-        result = _inventory_of_groups("", reader, wanted).result
+        result = _inventory_of(groups[groups["resource_group"].isin(only.resource_groups)], reader)
     else:
         result = reader.inventory(survey.subscriptions)
-    yield Read("inventory of the selection", result, (cover,))
+    # Wider than what was read; `_absent` keeps to the selection.
+    yield Read("inventory of the selection", result, (_cover_of(survey.subscriptions),))
 
 
 def _changes(survey: Survey) -> Iterator[Read]:
@@ -254,13 +239,14 @@ def _tombstoned(survey: Survey) -> Iterator[Read]:
 
     Azure may go on showing a row after its deletion, or it has come back while nothing read its records.
     """
-    buried = survey.remembered.tombstones
-    if buried.empty:
+    tombstones = survey.remembered.tombstones
+    if tombstones.empty:
         return
-    shown = survey.candidates
-    in_doubt = shown[shown["present"] & shown["change_type"].isna() & shown["identifier"].isin(buried["identifier"])]
+    found = survey.candidates
+    without_record = found[found["present"] & found["change_type"].isna()]
+    in_doubt = without_record[without_record["identifier"].isin(tombstones["identifier"])]
     if len(in_doubt):
-        since = buried.loc[buried["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
+        since = tombstones.loc[tombstones["identifier"].isin(in_doubt["identifier"]), "deleted_at"].min()
         window = Window(since.to_pydatetime() - timedelta(seconds=1), survey.now)
         yield Read("records of deleted resources", survey.reader.changes_of(in_doubt["azure_id"], window))
 
@@ -273,13 +259,14 @@ def _absent(survey: Survey) -> Iterator[Read]:
 
     Of a subscription in its grace period nothing is deleted for being absent, so there is nothing to confirm.
     """
-    absent = survey.store.ledger.absent(survey.plan.target, survey.candidates, survey.covers)
+    covers = [cover for read in survey.reads for cover in read.covers]
+    absent = survey.store.ledger.absent(survey.plan.target, survey.candidates, covers)
     absent = absent[survey.plan.request.only.covers(absent)]
     if absent.empty:
         return
     in_grace = survey.in_grace(absent)
     yield Read("known entities that were not seen", by_id(survey.reader, absent[~in_grace]))
-    yield Read("", _nothing_shown(absent[in_grace]))
+    yield Read("entities in their grace period", _nothing_shown(absent[in_grace]))
 
 
 def by_id(reader: AzureReader, entities: pd.DataFrame) -> ReadResult:

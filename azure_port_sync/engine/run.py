@@ -18,7 +18,7 @@ from azure_port_sync.core.plan import Plan, TargetState, plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import Operation, change_set_rows
 from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
-from azure_port_sync.engine.decide import ChangeSet, Decided, decide_survey
+from azure_port_sync.engine.decide import ChangeSet, Decisions, decide_survey
 from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.engine.lease import claimed
 from azure_port_sync.engine.observe import Remembered, Survey
@@ -69,14 +69,14 @@ def decide_changes(
     survey = _survey(reader, store, run_plan, snapshot, now)
     silent = unanswered(reader, survey.subscriptions)
     reads = ReadStats.of(survey.reads)
-    decided = decide_survey(survey, store, resend=resend)
+    decisions, facts = decide_survey(survey, store, resend=resend)
     if not request.dry_run:  # the one place where a run writes what it learned; a dry run stops here
-        store.facts.record(run_plan, decided.facts)
+        store.facts.record(run_plan, facts)
     never_rebuilt = state.watermark is None and rebuild is None and not (state.generation and state.ledger_rows)
     stats = RunStats.of(
-        survey.containers, reads, decided, unanswered=silent, rebuild=rebuild, stale_may_remain=never_rebuilt
+        survey.containers, reads, decisions, unanswered=silent, rebuild=rebuild, stale_may_remain=never_rebuilt
     )
-    return _change_set(run_plan, decided, stats), stats
+    return _change_set(run_plan, decisions, stats), stats
 
 
 def _target_state(
@@ -113,7 +113,7 @@ def _survey(reader: AzureReader, store: StateStore, run_plan: Plan, snapshot: pd
     return survey
 
 
-def _change_set(run_plan: Plan, decided: Decided, stats: RunStats) -> ChangeSet:
+def _change_set(run_plan: Plan, decisions: Decisions, stats: RunStats) -> ChangeSet:
     """The decided operations with the guard and whatever else keeps them from being delivered."""
     request = run_plan.request
     guard = Guard(
@@ -123,9 +123,9 @@ def _change_set(run_plan: Plan, decided: Decided, stats: RunStats) -> ChangeSet:
         min_deletes=request.min_guarded_deletes,
         allowed=request.allow_mass_delete,
     )
-    kept = decided.decisions.kept if run_plan.mode is Mode.FULL else None
+    kept = decisions.kept if run_plan.mode is Mode.FULL else None
     blockers = tuple(subscription_blockers(stats))
-    return ChangeSet(decided.decisions.change_set, run_plan, guard, blockers, kept, tuple(decided.sample))
+    return ChangeSet(decisions.change_set, run_plan, guard, blockers, kept, decisions.sample)
 
 
 def subscription_blockers(stats: RunStats) -> list[str]:
@@ -174,7 +174,7 @@ def deliver_changes(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run did; the report of a dry run has no more than the number of deliveries there would be."""
+    """The outcome of one run; the report of a dry run only counts the deliveries that there would be."""
 
     plan: Plan
     stats: RunStats

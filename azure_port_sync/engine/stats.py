@@ -11,18 +11,17 @@ from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import OBSERVATION, concat, lowered, subscriptions_of
 from azure_port_sync.engine.containers import Containers
-from azure_port_sync.engine.decide import Decided
+from azure_port_sync.engine.decide import Decisions
 from azure_port_sync.engine.observe import CHANGES, Read
 from azure_port_sync.state import LedgerRebuild
 
 
 @dataclass(frozen=True)
 class ReadStats:
-    """What the reads of a run brought, beside the snapshot.
+    """The numbers of a run's reads, beside the snapshot.
 
     Of `records_read` change records of the window, `records_superseded` are older than another of the same resource,
-    and `records_reduced` are left.
-    `queries` are KQL texts by their purpose.
+    and `records_reduced` are left. `queries` are KQL texts by their purpose.
     """
 
     rows_read: int
@@ -81,7 +80,7 @@ class RunStats:
         cls,
         containers: Containers,
         reads: ReadStats,
-        decided: Decided,
+        decisions: Decisions,
         *,
         unanswered: tuple[str, ...],
         rebuild: LedgerRebuild | None,
@@ -90,13 +89,12 @@ class RunStats:
         """Put together what the steps of a run found."""
         frame: pd.DataFrame = containers.frame
         groups = frame[frame["kind"] == Kind.RESOURCE_GROUP]
-        decisions = decided.decisions
         return cls(
             subscriptions=len(subscriptions_of(frame)),
             groups=len(groups),
             groups_in_scope=int(groups["in_scope"].sum()),
             reads=reads,
-            candidates=decided.candidates,
+            candidates=decisions.candidates,
             verdicts=decisions.counts,
             known_deletes=decisions.known[Verdict.DELETE],
             resent=decisions.resent,

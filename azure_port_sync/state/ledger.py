@@ -7,6 +7,7 @@ never become a million Python objects. What a delivery writes is one transaction
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import product
 from operator import attrgetter
 from typing import Any
 
@@ -301,11 +302,5 @@ def _lies_within(target: str, named: int) -> sa.ColumnElement[bool]:
 def _parts(covers: Iterable[Cover]) -> Iterator[Row]:
     """Rows of the table `cover`."""
     for cover in covers:
-        for kind in cover.kinds:
-            if cover.groups is not None:
-                inside = cover.subscriptions
-                yield from ((kind, 2, id_, name) for id_, name in cover.groups if inside is None or id_ in inside)
-            elif cover.subscriptions is not None:
-                yield from ((kind, 1, id_, "") for id_ in cover.subscriptions)
-            else:
-                yield (kind, 0, "", "")
+        for kind, place in product(cover.kinds, cover.within):
+            yield (kind, len(place), *place, *[""] * (len(_PLACE) - len(place)))

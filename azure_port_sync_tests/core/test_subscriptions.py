@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azure_port_sync.core.subscriptions import GRACE, Subscriptions, SubscriptionState, in_question, presence
+from azure_port_sync.core.subscriptions import (
+    GRACE,
+    Subscriptions,
+    SubscriptionState,
+    compare_subscriptions,
+    lately_lost,
+)
 from azure_port_sync_tests.support.clocks import NOW
 
 WHOLE, PART = SubscriptionState(True, True), SubscriptionState(False, True)
@@ -19,7 +25,7 @@ def _presence(
     given_up: tuple[str, ...] = (),
     now: datetime = NOW,
 ) -> Subscriptions:
-    return presence(remembered, shown, given_up=given_up, now=now)
+    return compare_subscriptions(remembered, shown, given_up=given_up, now=now)
 
 
 def test_what_is_shown_for_the_first_time_is_new() -> None:
@@ -73,7 +79,7 @@ def test_what_a_setting_leaves_out_has_no_grace_and_is_forgotten() -> None:
 
 def test_only_what_may_get_grace_is_in_question() -> None:
     remembered = {"here": WHOLE, "gone": WHOLE, "long gone": WHOLE._replace(missing_since=NOW - GRACE), "less": WHOLE}
-    assert in_question(remembered, {"here": True, "less": False}, NOW) == ["gone", "less"]
+    assert lately_lost(remembered, {"here": True, "less": False}, NOW) == ["gone", "less"]
 
 
 def test_a_clock_that_jumps_back_does_not_prolong_the_grace() -> None:
@@ -94,9 +100,9 @@ _IDS = st.sampled_from("abcde")
 def test_nothing_is_both_read_and_held(
     remembered: dict[str, SubscriptionState], shown: dict[str, bool], given_up: set[str]
 ) -> None:
-    found = presence(remembered, shown, given_up=given_up, now=NOW)
+    found = compare_subscriptions(remembered, shown, given_up=given_up, now=NOW)
     assert not found.read & found.in_grace.keys()
     assert found.read == shown.keys() - found.in_grace.keys()
     assert found.new <= shown.keys()
-    assert set(found.in_grace) <= set(in_question(remembered, shown, NOW)) - given_up
+    assert set(found.in_grace) <= set(lately_lost(remembered, shown, NOW)) - given_up
     assert all(NOW < until <= NOW + GRACE for until in found.in_grace.values())

@@ -130,7 +130,7 @@ def _effort(folder: Path, clock: SteppedClock, *, ledger: int, observed: int) ->
 
     measured("compare", comparison(opened, seen).unchanged, observed)
     measured("absent", len(opened.ledger.absent("t", seen, [Cover(kinds)])), ledger - observed)
-    groups = Cover(kinds, groups=frozenset((SUB, f"g{n}") for n in range(10)))
+    groups = Cover(kinds, frozenset((SUB, f"g{n}") for n in range(10)))
     measured("in ten groups", len(opened.ledger.absent("t", frame(), [groups])), 1000)
     measured("known among", opened.ledger.known_among("t", seen), observed)
     deliver(opened, *map(upsert, entities[:1000]))

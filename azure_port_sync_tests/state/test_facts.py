@@ -8,7 +8,7 @@ from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import records
-from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, presence
+from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, compare_subscriptions
 from azure_port_sync.state import StateStore
 from azure_port_sync.state.facts import TOMBSTONE_FOR
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
@@ -22,7 +22,7 @@ _PRESENT = SubscriptionState(True, False)
 
 def _read(store: StateStore, *ids: str, run: str = "r", mode: Mode = Mode.FULL) -> list[str]:
     """See and read these subscriptions; those that are new."""
-    found = presence(store.facts.subscriptions("t"), dict.fromkeys(ids, True), given_up=(), now=NOW)
+    found = compare_subscriptions(store.facts.subscriptions("t"), dict.fromkeys(ids, True), given_up=(), now=NOW)
     store.facts.record(plan_for(store, run=run, mode=mode), Facts(subscriptions=found))
     return sorted(found.new)
 
