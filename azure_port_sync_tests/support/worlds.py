@@ -509,7 +509,10 @@ class Grace:
             group = _group_of(key[1])
             if group and (groups is None or group in groups):
                 watched.held.pop(key, None)
-            elif key not in watched.held and (
+            elif key in watched.held:
+                if not group and not partly and watched.readable:
+                    watched.held[key].latest = None  # its groups had shown it until now: it is missed anew
+            elif (
                 # What stands for a subscription is told with the first of its groups, and stays when that goes.
                 first or watched.everything or group in watched.readable or (watched.readable and not group)
             ):
