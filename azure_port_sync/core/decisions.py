@@ -38,10 +38,11 @@ class Verdict(StrEnum):
     ID_CONFLICT = "identifier conflict"
     IN_GRACE = "in grace period"
     QUARANTINED = "quarantined"
+    HELD = "held by the guard"
 
 
 #: Verdicts that leave something to send for a later run.
-UNRESOLVED = (Verdict.QUARANTINED, Verdict.PENDING, Verdict.IN_GRACE)
+UNRESOLVED = (Verdict.QUARANTINED, Verdict.PENDING, Verdict.IN_GRACE, Verdict.HELD)
 
 
 class LedgerEntry(NamedTuple):

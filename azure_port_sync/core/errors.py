@@ -24,6 +24,3 @@ class PortError(SyncError):
 class StateError(SyncError):
     """The state store cannot be used, or is not the one that this run planned from."""
 
-
-class GuardError(SyncError):
-    """A change set must not be delivered without a person's word."""

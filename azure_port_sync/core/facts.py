@@ -20,7 +20,7 @@ class Facts:
 
     `pending` wait for a row or for their parent (columns `identifier`, `azure_id`, `type`), `no_longer_pending` are
     identifiers that wait no more and need no delivery. `deleted` are those of which the newest change record is a
-    Delete (`identifier`, `azure_id`, `change_time`). `conflicts` have an identifier that is another entity's, each with
+    Delete (`identifier`, `azure_id`, `change_time`). `held` are all the deletes that the guard holds (identity columns). `conflicts` have an identifier that is another entity's, each with
     the reason; `released` (kind, azure id) pairs leave quarantine. The next run has to read all that is in the groups
     `contents_due`. `subscriptions` is None where nothing new is known of them.
     """
@@ -29,6 +29,7 @@ class Facts:
     pending: pd.DataFrame = field(default_factory=_none)
     no_longer_pending: Sequence[str] = ()
     deleted: pd.DataFrame = field(default_factory=_none)
+    held: pd.DataFrame = field(default_factory=_none)
     conflicts: Sequence[tuple[ChangeSetRow, str]] = ()
     released: Sequence[tuple[str, str]] = ()
     contents_due: Sequence[Group] = ()

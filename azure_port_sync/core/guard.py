@@ -1,52 +1,69 @@
-"""The guard against mass deletion: decided once, shown by a check, enforced by delivery.
+"""The guard against mass deletion: deletes that Azure has no record of, more than a run may carry out by itself, are held.
 
 Resource Graph has returned too few rows before, and automations have deleted by it (facts reported in
-github.com/Azure/azure-sdk-for-net, issue 14403); Microsoft advises never to act destructively on its answer alone.
+github.com/Azure/azure-sdk-for-net, issue 14403); Microsoft advises never to act destructively on its answer alone. A
+Delete record is evidence, of an entity and of all that lies in it. That a row is absent, or out of scope, may also be
+the mistake of a role assignment or of a setting.
 """
 
 from dataclasses import dataclass
 
-#: Deletions up to this many are an ordinary day, however small the catalog.
+#: A run holds deletes beyond this many and this share of the known entities, unless a person allows more.
 MIN_DELETES = 100
-
-#: The share of what is known that a run may delete, unless a person allows more.
 MAX_DELETE_RATIO = 0.25
+
+#: Of a small catalog a hundred may be everything: there it holds deletes beyond this many and this share.
+MIN_DELETES_OF_FEW = 10
+MAX_DELETE_RATIO_OF_FEW = 0.5
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The deletes of a run, and how many a person or the defaults allow.
+    """The deletes of a run, and how many of them the defaults or a person allow.
 
-    `deletes` counts those of `known` entities, which Port is known to hold. Up to `min_deletes` are never too many.
+    `deletes` counts those without evidence and `proven` the others, all of entities that Port is known to hold; `known`
+    is the number of these. `out_of_scope` of the `deletes` are of entities that Azure shows, and the settings leave out.
     """
 
-    deletes: int
-    known: int
+    deletes: int = 0
+    known: int = 0
+    proven: int = 0
+    out_of_scope: int = 0
     max_ratio: float = MAX_DELETE_RATIO
     min_deletes: int = MIN_DELETES
     allowed: bool = False
 
     @property
     def exceeded(self) -> bool:
-        """Whether the run deletes more than passes without a person's word."""
-        return self.deletes > self.min_deletes and self.deletes > self.max_ratio * self.known
+        """Whether there are more deletes without evidence than pass without a person's word."""
+        bounds = (
+            (self.min_deletes, self.max_ratio),
+            (min(self.min_deletes, MIN_DELETES_OF_FEW), max(self.max_ratio, MAX_DELETE_RATIO_OF_FEW)),
+        )
+        return any(self.deletes > least and self.deletes > ratio * self.known for least, ratio in bounds)
 
     @property
-    def blocks(self) -> bool:
-        """Whether the change set must not be delivered."""
+    def holds(self) -> bool:
+        """Whether the deletes without evidence are held back."""
         return self.exceeded and not self.allowed
 
     def __str__(self) -> str:
         if not self.exceeded:
-            return f"{self.deletes:,} of {self.known:,} known entities are to be deleted."
+            return (
+                f"{self.deletes + self.proven:,} of {self.known:,} known entities are to be deleted; Azure has a Delete "
+                f"record for {self.proven:,} of them."
+            )
         sentence = (
-            f"This run would delete {self.deletes:,} of the {self.known:,} entities that Port is known to hold "
-            f"({self.deletes / max(self.known, 1):.0%}; the guard allows {self.max_ratio:.0%} beyond "
-            f"{self.min_deletes:,})."
+            f"{self.deletes:,} of the {self.known:,} entities that Port is known to hold "
+            f"({self.deletes / max(self.known, 1):.0%}) would be deleted without a Delete record of Azure's: "
+            f"{self.deletes - self.out_of_scope:,} that Azure no longer shows, {self.out_of_scope:,} that the settings "
+            "no longer select."
         )
         if self.allowed:
             return f"{sentence} Allowed by a person (allow_mass_delete)."
         return (
-            f"{sentence} Nothing was sent. If that is what happened in Azure or in the scope settings, launch the job "
-            "again with `allow_mass_delete: true`; otherwise check the identity's role assignments."
+            f"{sentence} These deletes are held; everything else goes on. If they are right, launch the job again with "
+            "`allow_mass_delete: true`; otherwise check the identity's role assignments, and the settings that say what "
+            "is in scope (RESOURCE_GROUP_TAG_FILTERS, RESOURCE_TYPES, AZURE_SUBSCRIPTION_IDS, AZURE_MANAGEMENT_GROUPS). "
+            "The run's stdout and the table azure_port_sync_held_delete of the state list them all."
         )

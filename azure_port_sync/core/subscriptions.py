@@ -5,7 +5,7 @@ difference. So what vanished keeps its entities for a day, counted from the firs
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -31,12 +31,13 @@ class Subscriptions:
 
     `seen` is to be remembered; `new` are shown now and have to be inventoried, because no settled run has read them
     whole; `in_grace` have vanished, or are shown no longer whole, each with the instant until which absence in them
-    deletes nothing.
+    deletes nothing. `silent` are those of `in_grace` that were shown when the run began, and not when it had read.
     """
 
     seen: dict[str, SubscriptionState]
     new: frozenset[str]
     in_grace: dict[str, datetime]
+    silent: frozenset[str] = frozenset()
 
     @property
     def read(self) -> frozenset[str]:
@@ -44,6 +45,15 @@ class Subscriptions:
         return frozenset(
             id_ for id_, seen in self.seen.items() if seen.missing_since is None and id_ not in self.in_grace
         )
+
+    def without(self, silent: Collection[str], now: datetime) -> "Subscriptions":
+        """Return the same, where these subscriptions have stopped answering while the run was reading.
+
+        What was read of them may not be whole, so they get grace, and are inventoried when they are back.
+        """
+        lost = {id_: self.seen[id_]._replace(settled=False, missing_since=now) for id_ in silent}
+        grace = dict.fromkeys(silent, now + GRACE) | self.in_grace
+        return replace(self, seen=self.seen | lost, in_grace=grace, silent=frozenset(silent))
 
 
 def lately_lost(remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], now: datetime) -> list[str]:

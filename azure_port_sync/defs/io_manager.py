@@ -25,7 +25,7 @@ from azure_port_sync.engine.decide import ChangeSet
 _KEPT_SECONDS = 24 * 60 * 60
 
 #: What a change set holds beside its frame.
-_Label = tuple[Plan, Guard, tuple[str, ...], int | None, tuple[dict[str, str], ...]]
+_Label = tuple[Plan, Guard, int | None, tuple[dict[str, str], ...]]
 _LABEL: TypeAdapter[_Label] = TypeAdapter(_Label)
 _LABEL_KEY = b"azure_port_sync.change_set"
 
@@ -48,7 +48,7 @@ class RunValues(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | ChangeSet) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         if isinstance(obj, ChangeSet):
-            label = _LABEL.dump_json((obj.plan, obj.guard, obj.blockers, obj.kept, obj.sample))
+            label = _LABEL.dump_json((obj.plan, obj.guard, obj.kept, obj.sample))
             table = to_table(obj.frame, CHANGE_SET).replace_schema_metadata({_LABEL_KEY: label})
         else:
             table = to_table(obj, OBSERVATION)

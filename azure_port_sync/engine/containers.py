@@ -4,7 +4,7 @@ Every run reads the containers whole, because a lost permission leaves no change
 no longer keeps its entities for a grace period; one that a setting leaves out does not.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,7 +24,7 @@ class Containers:
     """The containers that Azure shows (`frame`, columns of OBSERVATION), and those in the ledger (`known`).
 
     `subscriptions` is the comparison of the two; `unreadable` are subscriptions that the settings name and that were
-    never readable.
+    never readable. A subscription that shows only through its groups has a row of its own here, named by its id.
     """
 
     frame: pd.DataFrame
@@ -57,22 +57,16 @@ def compare_containers(
     now: datetime,
 ) -> Containers:
     """Compare a snapshot with the containers in the ledger and with what is remembered of the subscriptions."""
-    own = snapshot[snapshot["kind"] == Kind.SUBSCRIPTION]
-    whole = set(own.loc[own["name"] != own["subscription_id"], "subscription_id"])  # the others stand in for a row
+    whole = set(snapshot.loc[snapshot["kind"] == Kind.SUBSCRIPTION, "subscription_id"])
     shown = {id_: id_ in whole for id_ in subscriptions_of(snapshot)}
     vanished = [id_ for id_ in lately_lost(remembered, shown, now) if id_ not in shown]
     found = compare_subscriptions(remembered, shown, given_up=_given_up(reader, vanished), now=now)
     return Containers(
-        frame=_with_sent_names(snapshot, known, found.in_grace),
+        frame=concat([snapshot, _stand_ins(_names_of_hidden(shown.keys() - whole, known, found.in_grace))], OBSERVATION),
         known=known,
         subscriptions=found,
         unreadable=tuple(sorted(set(reader.scope.subscription_ids) - shown.keys() - remembered.keys())),
     )
-
-
-def unanswered(reader: AzureReader, subscriptions: Sequence[str]) -> tuple[str, ...]:
-    """Return the subscriptions that Azure has stopped answering for, which it leaves out silently."""
-    return tuple(sorted(set(subscriptions) - reader.readable(subscriptions)))
 
 
 def _given_up(reader: AzureReader, vanished: Sequence[str]) -> set[str]:
@@ -84,15 +78,27 @@ def _given_up(reader: AzureReader, vanished: Sequence[str]) -> set[str]:
     return left_out
 
 
-def _with_sent_names(snapshot: pd.DataFrame, known: pd.DataFrame, in_grace: Collection[str]) -> pd.DataFrame:
-    """The snapshot, without the stand-ins of subscriptions in grace whose own row Port has.
+def with_hidden_subscriptions(snapshot: pd.DataFrame) -> pd.DataFrame:
+    """Return the snapshot with a row for each subscription that shows only through its groups (a Reader on a group)."""
+    own = set(snapshot.loc[snapshot["kind"] == Kind.SUBSCRIPTION, "subscription_id"])
+    return concat([snapshot, _stand_ins({id_: id_ for id_ in subscriptions_of(snapshot) - own})], OBSERVATION)
 
-    Such a subscription shows only through its groups now; its stand-in would rename it. Where it is not certain that
-    Port has it, it is sent under the name that was sent last, because groups need something to relate to.
+
+def _names_of_hidden(hidden: Set[str], known: pd.DataFrame, in_grace: Collection[str]) -> dict[str, str]:
+    """The names of the rows that stand for subscriptions of which only groups are shown.
+
+    That is the id, which must not rename a subscription in grace that Port has by its own name: where it is certain
+    that Port has it there is no row, and where it is not, the row has the name that was sent last.
     """
-    sent = known[(known["kind"] == Kind.SUBSCRIPTION) & known["subscription_id"].isin(list(in_grace))]
-    stands_in = (snapshot["kind"] == Kind.SUBSCRIPTION) & snapshot["identifier"].isin(sent["identifier"])
-    shown = set(snapshot.loc[stands_in, "subscription_id"])
-    in_doubt = sent[(sent["state"] != CONFIRMED) & sent["subscription_id"].isin(shown)]
-    again = [observed_subscription(row["subscription_id"], row["name"]) for row in records(in_doubt)]
-    return concat([snapshot[~stands_in], frame_of(again, OBSERVATION)], OBSERVATION)
+    names = {id_: id_ for id_ in hidden}
+    sent = known[(known["kind"] == Kind.SUBSCRIPTION) & known["subscription_id"].isin(list(hidden & set(in_grace)))]
+    for row in records(sent):
+        if row["state"] == CONFIRMED:
+            del names[row["subscription_id"]]
+        else:
+            names[row["subscription_id"]] = row["name"]
+    return names
+
+
+def _stand_ins(names: Mapping[str, str]) -> pd.DataFrame:
+    return frame_of([observed_subscription(id_, name) for id_, name in sorted(names.items())], OBSERVATION)

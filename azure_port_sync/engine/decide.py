@@ -6,7 +6,7 @@ Nothing is written here. Everything that a run learned about Azure is returned a
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from azure_port_sync.core.entities import canonical, delete_data
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.guard import Guard
-from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import (
@@ -58,22 +58,16 @@ _TEXT = pd.ArrowDtype(pa.string())
 class ChangeSet:
     """The decided operations (columns of CHANGE_SET, in delivery order), the plan they belong to, and the guard.
 
-    `blockers` say in a sentence each why it must not be delivered, beside the guard. `kept` is the number of rows that
-    the ledger holds when all of a full change set is delivered, and None for others. `sample` are a few entities of a
-    full run as Port should show them: `kind`, `identifier` and `data`.
+    Deletes that the guard holds are not among them. `kept` is the number of rows that the ledger holds when all of a
+    full change set is delivered, and None for others. `sample` are a few entities of a full run as Port should show
+    them: `kind`, `identifier` and `data`.
     """
 
     frame: pd.DataFrame
     plan: Plan
     guard: Guard
-    blockers: tuple[str, ...] = ()
     kept: int | None = None
     sample: tuple[dict[str, str], ...] = ()
-
-    @property
-    def blocked_by(self) -> str:
-        """Why the change set must not be delivered; empty when it may."""
-        return " ".join([*self.blockers, *([str(self.guard)] if self.guard.blocks else [])])
 
 
 class Decisions(NamedTuple):
@@ -87,6 +81,7 @@ class Decisions(NamedTuple):
 
     decided: pd.DataFrame
     change_set: pd.DataFrame
+    guard: Guard
     conflicts: list[tuple[ChangeSetRow, str]]
     candidates: int
     counts: dict[Verdict, int]
@@ -98,7 +93,7 @@ class Decisions(NamedTuple):
     def kept(self) -> int:
         """Rows that the ledger holds when all is delivered."""
         counts, known = self.counts, self.known
-        staying = counts[Verdict.UPSERT] + counts[Verdict.UNCHANGED] + counts[Verdict.IN_GRACE]
+        staying = sum(counts[v] for v in (Verdict.UPSERT, Verdict.UNCHANGED, Verdict.IN_GRACE, Verdict.HELD))
         return staying + known[Verdict.PENDING] + known[Verdict.QUARANTINED]
 
     @property
@@ -137,6 +132,12 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
         unchanged=comparison.unchanged,
         # Whoever filled the catalog before us left stale entities; until a run has settled, they are ours to remove.
         delete_unknown=plan.advances_watermark and (plan.base_watermark is None or plan.known_before == 0),
+        guard=Guard(
+            known=plan.known_before,
+            max_ratio=plan.request.max_delete_ratio,
+            min_deletes=plan.request.min_guarded_deletes,
+            allowed=plan.request.allow_mass_delete,
+        ),
     )
     facts = _facts(decisions, survey.containers.subscriptions, waited, quarantined)
     unresolved = set(decisions.unresolved["identifier"])
@@ -230,12 +231,17 @@ def entities(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def decide_all(
-    to_decide: pd.DataFrame, known: Iterable[LedgerEntry], *, unchanged: int, delete_unknown: bool = False
+    to_decide: pd.DataFrame,
+    known: Iterable[LedgerEntry],
+    *,
+    unchanged: int,
+    guard: Guard,
+    delete_unknown: bool = False,
 ) -> Decisions:
     """Decide every candidate that the ledger does not already equal, and lay the operations out in delivery order.
 
     `to_decide` has the columns of OBSERVATION and the flags of `Candidate` (or not), and `known` one entry for each of
-    its rows; `unchanged` is the number of candidates that the ledger already equals.
+    its rows; `unchanged` is the number of candidates that the ledger already equals. `guard` has no deletes yet.
     """
     verdicts, in_ledger, confirmed = [], [], []
     owners: dict[str, str] = {}
@@ -246,6 +252,7 @@ def decide_all(
         if verdicts[-1] is Verdict.ID_CONFLICT:
             owners[candidate.azure_id] = str(entry.azure_id)
     verdicts = _one_per_identifier(to_decide, verdicts)
+    guard, verdicts = _guarded(to_decide, verdicts, guard)
     counts = Counter(verdicts)
     counts[Verdict.UNCHANGED] += unchanged
     of_known = Counter(verdict for verdict, is_known in zip(verdicts, in_ledger, strict=True) if is_known)
@@ -255,6 +262,7 @@ def decide_all(
     return Decisions(
         decided=decided,
         change_set=_change_set(decided),
+        guard=guard,
         conflicts=_conflicts(decided, owners),
         candidates=len(decided) + unchanged,
         counts={verdict: counts[verdict] for verdict in Verdict},
@@ -284,6 +292,35 @@ def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> lis
         Verdict.ID_CONFLICT if position in losing else verdict
         for position, verdict in zip(to_decide.index, verdicts, strict=True)
     ]
+
+
+def _guarded(to_decide: pd.DataFrame, verdicts: list[Verdict], guard: Guard) -> tuple[Guard, list[Verdict]]:
+    """The guard with its counts, and the verdicts with the deletes that it holds."""
+    deletes = pd.Series([verdict is Verdict.DELETE for verdict in verdicts], index=to_decide.index, dtype=bool)
+    proven = deletes & _recorded_as_deleted(to_decide)
+    unproven = deletes & ~proven
+    guard = replace(
+        guard,
+        deletes=int(unproven.sum()),
+        proven=int(proven.sum()),
+        out_of_scope=int((unproven & to_decide["present"]).sum()),
+    )
+    if not guard.holds:
+        return guard, verdicts
+    return guard, [Verdict.HELD if held else verdict for verdict, held in zip(verdicts, unproven, strict=True)]
+
+
+def _recorded_as_deleted(candidates: pd.DataFrame) -> pd.Series:
+    """Mark the candidates of which a Delete record is the newest, and all that lies in such a container."""
+    recorded = (candidates["change_type"] == DELETE_RECORD).fillna(False).astype(bool)
+    gone = candidates[recorded]
+    for kind in CONTAINERS:
+        key = list(KINDS[kind].key)
+        places = set(gone.loc[gone["kind"] == kind, key].itertuples(index=False, name=None))
+        if places:
+            lies_in = [place in places for place in candidates[key].itertuples(index=False, name=None)]
+            recorded |= candidates["kind"].isin(descendants(kind)) & lies_in
+    return recorded
 
 
 def _conflicts(decided: pd.DataFrame, owners: Mapping[str, str]) -> list[tuple[ChangeSetRow, str]]:
@@ -344,12 +381,14 @@ def _facts(
     pending = decided[decided["verdict"] == Verdict.PENDING]
     is_delete = (decided["change_type"] == DELETE_RECORD).fillna(False)
     for_scope = (decided["verdict"] == Verdict.DELETE) & decided["present"] & ~is_delete
-    still_waiting = waited.isin(change_set["identifier"]) | waited.isin(pending["identifier"])
+    held = decided[decided["verdict"] == Verdict.HELD]
+    still_waiting = waited.isin(pd.concat([change_set["identifier"], pending["identifier"], held["identifier"]]))
     return Facts(
         subscriptions=subscriptions,
         pending=pending,
         no_longer_pending=waited[~still_waiting].tolist(),
         deleted=decided[is_delete],
+        held=held,
         conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
         released=sorted(quarantined.difference(entities(change_set), entities(decisions.unresolved)))
         if quarantined

@@ -5,7 +5,7 @@ decided here and nothing is written; what the store remembers of earlier runs is
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class Remembered:
     """The findings of earlier runs that this one looks at again; frames as the store gives them."""
 
     pending: pd.DataFrame
+    held: pd.DataFrame
     quarantined: pd.DataFrame
     tombstones: pd.DataFrame
 
@@ -62,12 +63,20 @@ class Survey:
     _candidates: pd.DataFrame | None = None
 
     def observe(self) -> None:
-        """Run the observers of the plan's mode, each on what those before it have read."""
+        """Run the observers of the plan's mode, each on what those before it have read.
+
+        Asked for subscriptions of which it may not read all, Azure leaves those out silently: one that was lost
+        meanwhile looks like one that is empty. So all are asked for once more at the end.
+        """
         for observer in STRATEGIES[self.plan.mode]:
             for read in observer(self):
                 self.reads.append(read)
                 if len(read.result.frame):
                     self._candidates = None
+        silent = set(self.subscriptions) - self.reader.readable(self.subscriptions)
+        if silent:
+            subscriptions = self.containers.subscriptions.without(silent, self.now)
+            self.containers = replace(self.containers, subscriptions=subscriptions)
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -95,11 +104,13 @@ class Survey:
 
         A role that shrinks from a subscription to one of its groups leaves that group as readable as before.
         """
-        lost = frame["subscription_id"].isin(list(self.containers.subscriptions.in_grace))
+        subscriptions = self.containers.subscriptions
+        lost = frame["subscription_id"].isin(list(subscriptions.in_grace))
         if not lost.any():
             return lost
-        containers = self.containers.frame
-        shown = pairs(containers[containers["kind"] == Kind.RESOURCE_GROUP])
+        groups = self.containers.frame
+        groups = groups[groups["kind"] == Kind.RESOURCE_GROUP]
+        shown = pairs(groups[~groups["subscription_id"].isin(list(subscriptions.silent))])
         return lost & ~pd.Series([pair in shown for pair in _pairs(frame)], index=frame.index)
 
     def groups_in_scope(self) -> pd.DataFrame:
@@ -222,6 +233,12 @@ def _pending(survey: Survey) -> Iterator[Read]:
         yield Read("pending resources", by_id(survey.reader, identities(survey.remembered.pending)))
 
 
+def _held(survey: Survey) -> Iterator[Read]:
+    """The rows of entities whose deletes the guard has held: they may be back, or be fewer than it holds."""
+    if len(survey.remembered.held):
+        yield Read("held deletes", by_id(survey.reader, survey.remembered.held))
+
+
 def _quarantined(survey: Survey) -> Iterator[Read]:
     """The entities of the quarantine that could be sent now.
 
@@ -310,6 +327,7 @@ STRATEGIES: Mapping[Mode, Sequence[Observer]] = {
         _snapshot,
         _new_containers,
         _pending,
+        _held,
         _quarantined,
         _changes,
         _parents,

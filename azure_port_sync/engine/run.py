@@ -11,14 +11,13 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import GuardError, SettingsError
-from azure_port_sync.core.guard import Guard
+from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.kinds import CONTAINERS
 from azure_port_sync.core.plan import Plan, TargetState, plan
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import Operation, change_set_rows
-from azure_port_sync.engine.containers import compare_containers, read_snapshot, unanswered
-from azure_port_sync.engine.decide import ChangeSet, Decisions, decide_survey
+from azure_port_sync.engine.containers import compare_containers, read_snapshot
+from azure_port_sync.engine.decide import ChangeSet, decide_survey
 from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.engine.lease import claimed
 from azure_port_sync.engine.observe import Remembered, Survey
@@ -67,16 +66,14 @@ def decide_changes(
     if request.dry_run and catalog is not None and _is_unfilled(state):
         run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_REBUILT))
     survey = _survey(reader, store, run_plan, snapshot, now)
-    silent = unanswered(reader, survey.subscriptions)
     reads = ReadStats.of(survey.reads)
     decisions, facts = decide_survey(survey, store, resend=resend)
     if not request.dry_run:  # the one place where a run writes what it learned; a dry run stops here
         store.facts.record(run_plan, facts)
     never_rebuilt = state.watermark is None and rebuild is None and not (state.generation and state.ledger_rows)
-    stats = RunStats.of(
-        survey.containers, reads, decisions, unanswered=silent, rebuild=rebuild, stale_may_remain=never_rebuilt
-    )
-    return _change_set(run_plan, decisions, stats), stats
+    stats = RunStats.of(survey.containers, reads, decisions, rebuild=rebuild, stale_may_remain=never_rebuilt)
+    kept = decisions.kept if run_plan.mode is Mode.FULL else None
+    return ChangeSet(decisions.change_set, run_plan, decisions.guard, kept, decisions.sample), stats
 
 
 def _target_state(
@@ -105,43 +102,13 @@ def _survey(reader: AzureReader, store: StateStore, run_plan: Plan, snapshot: pd
         remembered=store.facts.subscriptions(target),
         now=now,
     )
+    facts = store.facts
     remembered = Remembered(
-        store.facts.pending(target), store.facts.quarantined(target), store.facts.tombstones(target)
+        facts.pending(target), facts.held(target), facts.quarantined(target), facts.tombstones(target)
     )
     survey = Survey(reader, store, run_plan, containers, remembered, now)
     survey.observe()
     return survey
-
-
-def _change_set(run_plan: Plan, decisions: Decisions, stats: RunStats) -> ChangeSet:
-    """The decided operations with the guard and whatever else keeps them from being delivered."""
-    request = run_plan.request
-    guard = Guard(
-        deletes=stats.known_deletes,
-        known=run_plan.known_before,
-        max_ratio=request.max_delete_ratio,
-        min_deletes=request.min_guarded_deletes,
-        allowed=request.allow_mass_delete,
-    )
-    kept = decisions.kept if run_plan.mode is Mode.FULL else None
-    blockers = tuple(subscription_blockers(stats))
-    return ChangeSet(decisions.change_set, run_plan, guard, blockers, kept, decisions.sample)
-
-
-def subscription_blockers(stats: RunStats) -> list[str]:
-    """Return what is wrong with the subscriptions of a run, in a sentence each with its remedy."""
-    sentences = []
-    if stats.unreadable:
-        sentences.append(
-            f"AZURE_SUBSCRIPTION_IDS names {', '.join(stats.unreadable)}, of which Azure shows this identity nothing: "
-            "give it the role Reader there, or take the id out of the setting."
-        )
-    if stats.unanswered:
-        sentences.append(
-            f"Azure stopped answering for {', '.join(stats.unanswered)} while this run was reading, so its answers are "
-            "not whole; nothing was sent, and the next run starts anew."
-        )
-    return sentences
 
 
 def deliver_changes(
@@ -153,21 +120,19 @@ def deliver_changes(
     limits: DeliveryLimits = LIMITS,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DeliveryReport:
-    """Deliver the change set, and move the watermark when every delivery is confirmed or in quarantine.
+    """Deliver the change set, and move the watermark when every delivery is confirmed or in quarantine, and none held.
 
-    What Port does not take is in the report; the watermark then stays. Raises GuardError for a change set that must
-    not be delivered, and StateError when another run has moved the watermark since it was planned, or is delivering.
+    What Port does not take is in the report; the watermark then stays. Raises SettingsError for the change set of a dry
+    run, and StateError when another run has moved the watermark since it was planned, or is delivering.
     """
     run_plan, frame = change_set.plan, change_set.frame
     if run_plan.request.dry_run:
-        raise GuardError("This change set is of a dry run, which sends nothing.")
-    if change_set.blocked_by:
-        raise GuardError(change_set.blocked_by)
+        raise SettingsError("This change set is of a dry run, which sends nothing.")
     with claimed(store, clock, run_plan) as lease:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
         lease.begin_deleting_containers(change_set_rows(going))
         report = deliver(frame, sink, lease, limits=limits, progress=progress)
-        if report.unsettled == 0 and run_plan.advances_watermark:
+        if report.unsettled == 0 and not change_set.guard.holds and run_plan.advances_watermark:
             store.targets.finish(run_plan)
     return report
 

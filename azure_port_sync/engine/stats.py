@@ -56,8 +56,8 @@ class ReadStats:
 class RunStats:
     """The numbers of a run that a person asks for, and that the checks compare.
 
-    `unreadable` subscriptions are named in the settings and were never readable; `unanswered` ones were shown at the
-    start of the run and not at its end; each of `in_grace` has vanished, with the end of its grace period.
+    `unreadable` subscriptions are named in the settings and were never readable; each of `in_grace` has vanished, with
+    the end of its grace period, the `silent` ones while the run was reading.
     `stale_may_remain`: nobody knows what Port held before the first run.
     """
 
@@ -67,10 +67,9 @@ class RunStats:
     reads: ReadStats
     candidates: int
     verdicts: dict[Verdict, int]
-    known_deletes: int
     resent: int
     unreadable: tuple[str, ...]
-    unanswered: tuple[str, ...]
+    silent: frozenset[str]
     in_grace: dict[str, datetime]
     rebuild: LedgerRebuild | None
     stale_may_remain: bool
@@ -82,7 +81,6 @@ class RunStats:
         reads: ReadStats,
         decisions: Decisions,
         *,
-        unanswered: tuple[str, ...],
         rebuild: LedgerRebuild | None,
         stale_may_remain: bool,
     ) -> "RunStats":
@@ -96,10 +94,9 @@ class RunStats:
             reads=reads,
             candidates=decisions.candidates,
             verdicts=decisions.counts,
-            known_deletes=decisions.known[Verdict.DELETE],
             resent=decisions.resent,
             unreadable=containers.unreadable,
-            unanswered=unanswered,
+            silent=containers.subscriptions.silent,
             in_grace=containers.subscriptions.in_grace,
             rebuild=rebuild,
             stale_may_remain=stale_may_remain,

@@ -29,6 +29,17 @@ TOMBSTONE_FOR = timedelta(hours=48)
 #: Causes of quarantine: Port refused the operation, or the identifier is another entity's.
 REFUSED, CONFLICT = "refused", "conflict"
 
+_HELD = (
+    "kind",
+    "identifier",
+    "azure_id",
+    "type",
+    "name",
+    "subscription_id",
+    "resource_group",
+    "present",
+    "since",
+)
 _QUARANTINE = (
     "target",
     "entity",
@@ -70,6 +81,12 @@ class FactStore:
         query = sa.select(pending.identifier, pending.azure_id, pending.type, pending.since)
         return self._database.frame(query.where(pending.target == target))
 
+    def held(self, target: str) -> pd.DataFrame:
+        """Return the entities whose deletes the guard holds: identity columns, `present`, `since`."""
+        held = t.held_delete.c
+        query = sa.select(*[held[name] for name in _HELD]).where(held.target == target)
+        return self._database.frame(query.order_by(held.azure_id))
+
     def tombstones(self, target: str) -> pd.DataFrame:
         """Return what Delete records have removed of late: identifier, lower-case azure_id, deleted_at."""
         tombstone = t.tombstone.c
@@ -99,6 +116,8 @@ class FactStore:
             self._remember_pending(connection, plan.target, facts.pending)
             self._forget(connection, t.pending, plan.target, facts.no_longer_pending)
             self._remember_deleted(connection, plan.target, facts.deleted)
+            if plan.advances_watermark:
+                self._remember_held(connection, plan.target, facts.held)
             self._put_aside(connection, plan.target, facts.conflicts, CONFLICT)
             self._release(connection, plan.target, facts.released)
             self._mark_contents_due(connection, plan, facts.contents_due)
@@ -156,6 +175,18 @@ class FactStore:
         )
         names = ("target", "identifier", "azure_id", "deleted_at", "since")
         self._database.upsert(connection, t.tombstone, names, rows, update=("azure_id", "deleted_at"))
+
+    def _remember_held(self, connection: sa.Connection, target: str, held: pd.DataFrame) -> None:
+        """Hold these and no others; what was held already has been held since it was first recorded."""
+        if held.empty and not self._holds_any(connection, t.held_delete, target):
+            return
+        before = t.held_delete.c.target == target
+        known = sa.select(t.held_delete.c.kind, t.held_delete.c.identifier, t.held_delete.c.since).where(before)
+        since = {(kind, identifier): since for kind, identifier, since in connection.execute(known)}
+        connection.execute(sa.delete(t.held_delete).where(before))
+        now = self._database.clock.now()
+        rows = ((target, *row, since.get(row[:2], now)) for row in _rows(held, *_HELD[:-1]))
+        self._database.upsert(connection, t.held_delete, ("target", *_HELD), rows)
 
     def _mark_contents_due(self, connection: sa.Connection, plan: Plan, groups: Sequence[Group]) -> None:
         until = contents_due_until(plan, this_run_reads_them=False)

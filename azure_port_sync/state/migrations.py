@@ -218,4 +218,28 @@ SELECT subscription_seen.target, subscription_id, whole, missing_since, read_by,
 FROM subscription_seen JOIN target ON target.target = subscription_seen.target
 """
 
-MIGRATIONS = (Migration(1, "tables with a prefix of their own", _create_tables),)
+_HELD_DELETE = """
+CREATE TABLE azure_port_sync_held_delete (
+    target VARCHAR(64) NOT NULL,
+    kind VARCHAR(16) NOT NULL,
+    identifier TEXT NOT NULL,
+    azure_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    subscription_id VARCHAR(64) NOT NULL,
+    resource_group TEXT NOT NULL,
+    present BOOLEAN NOT NULL,
+    since TIMESTAMP NOT NULL,
+    PRIMARY KEY (target, kind, identifier)
+)
+"""
+
+
+def _create_held_delete(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(_HELD_DELETE)
+
+
+MIGRATIONS = (
+    Migration(1, "tables with a prefix of their own", _create_tables),
+    Migration(2, "deletes that the guard holds", _create_held_delete),
+)

@@ -90,6 +90,20 @@ tombstone = _table(
     sa.Column("since", INSTANT, nullable=False),
 )
 
+#: Entities whose deletes the guard holds, as the last run that would move the watermark found them.
+held_delete = _table(
+    "held_delete",
+    _key("kind", 16),
+    sa.Column("identifier", sa.Text, primary_key=True),
+    sa.Column("azure_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("subscription_id", sa.String(64), nullable=False),
+    sa.Column("resource_group", sa.Text, nullable=False),
+    sa.Column("present", sa.Boolean, nullable=False),  # Azure shows it, and the settings no longer select it
+    sa.Column("since", INSTANT, nullable=False),
+)
+
 #: Entities that Port does not take as they are; by their own ids, because two may meet in one identifier.
 quarantine = _table(
     "quarantine",
