@@ -11,7 +11,6 @@ from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.windows import RETENTION
 from azure_port_sync.defs.checks import ERROR, WARN, check_result
 from azure_port_sync.engine.decide import ChangeSet
-from azure_port_sync.engine.run import subscription_blockers
 from azure_port_sync.engine.stats import RunStats
 from azure_port_sync.resource_graph import ReadResult
 
@@ -73,7 +72,7 @@ def change_set_checks(stats: RunStats, change_set: ChangeSet) -> list[dg.AssetCh
         _match("rows_match_azure", "rows", reads.rows_read, reads.total_records),
         _readable("rows_readable", reads.duplicate_rows, reads.unreadable_rows, reads.samples),
         *_count_checks(stats, change_set.frame),
-        _subscriptions_check(stats, change_set.plan),
+        _subscriptions_check(stats, change_set),
         _guard_check(change_set),
         _stale_check(stats, change_set.plan),
     ]
@@ -126,12 +125,12 @@ def _blocking(plan: Plan) -> dg.AssetCheckSeverity:
     return WARN if plan.request.dry_run else ERROR
 
 
-def _subscriptions_check(stats: RunStats, plan: Plan) -> dg.AssetCheckResult:
-    wrong = subscription_blockers(stats)
+def _subscriptions_check(stats: RunStats, change_set: ChangeSet) -> dg.AssetCheckResult:
+    wrong = change_set.blockers
     return check_result(
         "subscriptions_present",
         passed=not wrong and not stats.in_grace,
-        severity=_blocking(plan) if wrong else WARN,
+        severity=_blocking(change_set.plan) if wrong else WARN,
         description=" ".join(wrong) or _grace_sentence(stats),
         subscriptions=stats.subscriptions,
         never_readable=len(stats.unreadable),

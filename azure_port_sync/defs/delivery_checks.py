@@ -8,14 +8,17 @@ import pandas as pd
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SyncError
 from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.plan import TargetState
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.defs.checks import WARN, check_result
-from azure_port_sync.defs.resources import PortResource, StateResource
+from azure_port_sync.defs.jobs import LATE
+from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.engine.decide import ChangeSet
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.verify import verify
 from azure_port_sync.port.blueprints import packaged_blueprints
+from azure_port_sync.state import StateStore
 
 _NOT_CHECKED = "Checked only after a full run that delivered everything."
 
@@ -26,21 +29,22 @@ _NOT_CHECKED = "Checked only after a full run that delivered everything."
 def delivery_checks(
     change_set: ChangeSet,
     report: DeliveryReport,
+    after: TargetState,
     quarantined: pd.DataFrame,
     port: PortResource,
-    state: StateResource,
+    store: StateStore,
     clock: Clock,
-    *,
-    oldest_watermark: timedelta,
 ) -> list[dg.AssetCheckResult]:
-    """Compare what was sent with the change set and what Port holds with the ledger; show the watermark's age."""
-    watermark = state.store.targets.load(change_set.plan.target).watermark
+    """Compare the deliveries with the change set and Port with the ledger; show the watermark's age.
+
+    `after` is the state of the target after the delivery.
+    """
     return [
         *_delivered_checks(report),
         _quarantine_check(quarantined),
-        _ledger_check(change_set, report, state),
-        _port_check(change_set, report, port, state, clock),
-        _watermark_check(watermark, clock.now(), oldest_watermark),
+        _ledger_check(change_set, report, after.ledger_rows, store),
+        _port_check(change_set, report, port, store, clock),
+        _watermark_check(after.watermark, clock.now()),
     ]
 
 
@@ -82,18 +86,18 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateResource) -> dg.AssetCheckResult:
+def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int, store: StateStore) -> dg.AssetCheckResult:
     if change_set.kept is None or report.unsettled:
         return check_result(
             "ledger_matches_inventory",
             passed=True,
             description="Checked only after a full run that delivered everything.",
         )
-    store, target = state.store, change_set.plan.target
-    rows = store.targets.load(target).ledger_rows
     # The ledger keeps what was refused if Port may have an older version of it, also where it refused to delete it.
     refused = pd.DataFrame([row for row, _ in report.refused], columns=list(ChangeSetRow._fields))
-    never_sent = int((refused["operation"] == Operation.UPSERT).sum()) - store.ledger.known_among(target, refused)
+    never_sent = int((refused["operation"] == Operation.UPSERT).sum()) - store.ledger.known_among(
+        change_set.plan.target, refused
+    )
     kept = change_set.kept - never_sent
     return check_result(
         "ledger_matches_inventory",
@@ -109,7 +113,7 @@ def _port_check(
     change_set: ChangeSet,
     report: DeliveryReport,
     port: PortResource,
-    state: StateResource,
+    store: StateStore,
     clock: Clock,
 ) -> dg.AssetCheckResult:
     name = "port_holds_ledger"
@@ -120,7 +124,7 @@ def _port_check(
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
-        in_ledger = state.store.ledger.counts(change_set.plan.target)
+        in_ledger = store.ledger.counts(change_set.plan.target)
         found = verify(port.api, port.mapping, in_ledger, sample, clock)
     except SyncError as error:
         return check_result(name, passed=False, severity=WARN, description=str(error))
@@ -140,9 +144,9 @@ def _port_check(
     )
 
 
-def _watermark_check(watermark: datetime | None, now: datetime, oldest: timedelta) -> dg.AssetCheckResult:
+def _watermark_check(watermark: datetime | None, now: datetime) -> dg.AssetCheckResult:
     age = None if watermark is None else now - watermark
-    recent = age is not None and age < oldest
+    recent = age is not None and age < LATE
     sentence = (
         "There is no watermark yet"
         if age is None
@@ -157,5 +161,5 @@ def _watermark_check(watermark: datetime | None, now: datetime, oldest: timedelt
         else f"{sentence}: changes since then may be missing in Port. The red check or failed run above says why; "
         "nothing is lost, the next run that delivers everything reads back to it.",
         age_minutes="none" if age is None else round(age / timedelta(minutes=1)),
-        allowed_minutes=round(oldest / timedelta(minutes=1)),
+        allowed_minutes=round(LATE / timedelta(minutes=1)),
     )
