@@ -105,10 +105,9 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
 def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     counts = groups.groupby("subscription_id")["in_scope"].agg(["size", "sum"])
     ids = subscriptions["subscription_id"]
-    return subscriptions.assign(
-        groups=ids.map(counts["size"]).fillna(0).astype(int),
-        groups_in_scope=ids.map(counts["sum"]).fillna(0).astype(int),
-    ).sort_values("groups_in_scope", ascending=False)
+    numbers = counts.reindex(ids, fill_value=0).astype(int)
+    counted = subscriptions.assign(groups=numbers["size"].array, groups_in_scope=numbers["sum"].array)
+    return counted.sort_values("groups_in_scope", ascending=False)
 
 
 @dg.asset(
