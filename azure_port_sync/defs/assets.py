@@ -1,6 +1,6 @@
-"""The sync assets: what Azure holds, what has to change, what was delivered to Port.
+"""The sync assets: the containers in Azure, the change set, and the deliveries to Port.
 
-Each asset calls one step and shows what it found; its checks (checks.py) compare the counts.
+Each asset calls one step of the engine and shows its outcome; its checks (checks.py) compare the counts.
 """
 
 from collections.abc import Iterator

@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
     """Return what went wrong in a run, from the run's own events.
 
-    Of an error that was not made for a person only the kind is given: its text may be long, and hold anything.
+    Of an error that was not written for a person only the kind is given: its text may be long, and contain anything.
     """
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
@@ -157,7 +157,7 @@ def change_set_metadata(
         "in_quarantine": verdicts[Verdict.QUARANTINED],
         "resent": stats.resent,
         **(
-            {"held_by_port": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
+            {"in_port_before": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
             if rebuild
             else {}
         ),
