@@ -81,7 +81,8 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         value=subscriptions,
         metadata={
             "dagster/row_count": len(subscriptions),
-            "delivery": f"{choice.sink}: {choice.reason}",
+            "delivery": choice.sink,
+            "delivery_reason": choice.reason,
             **table(
                 "subscriptions",
                 _with_group_counts(subscriptions, groups),
