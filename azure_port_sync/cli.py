@@ -55,7 +55,11 @@ def main() -> int:
     )
     command = parser.parse_args().command
     if command == "docs":
-        return _write_docs()
+        from azure_port_sync.defs.configuration_page import PAGE, configuration
+
+        PAGE.write_text(configuration(), encoding="utf-8")
+        print(f"Wrote {PAGE}")
+        return 0
     # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
@@ -188,17 +192,6 @@ def _free_port(wanted: int) -> int:
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-# -- make docs ------------------------------------------------------------------------------------------------------
-
-
-def _write_docs() -> int:
-    from azure_port_sync.defs.configuration_page import PAGE, configuration
-
-    PAGE.write_text(configuration(), encoding="utf-8")
-    print(f"Wrote {PAGE}")
-    return 0
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------------
