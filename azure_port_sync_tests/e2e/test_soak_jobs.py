@@ -162,7 +162,7 @@ def test_any_history_of_jobs_ends_with_the_right_catalog(
 
 # -- real deaths -------------------------------------------------------------------------------------------------------
 
-#: What a history may change where nobody watches the runs for the oracle: all but what can be read.
+#: Changes that a history may make where nobody watches the runs for the oracle: all but what can be read.
 _OF_THE_TENANT = frozenset({"add", "delete", "revive", "tag", "move", "respell", "touch"})
 
 
