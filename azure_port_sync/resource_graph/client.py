@@ -71,7 +71,10 @@ class QueryScope:
 
 @dataclass(frozen=True)
 class Response:
-    """The response to one query; `complete` says whether its rows are the whole result, of `total_records` rows."""
+    """The response to one query; `complete` says whether its rows are the whole result, of `total_records` rows.
+
+    One that is too large to be sent is not complete, and has no rows.
+    """
 
     rows: list[Any]
     total_records: int
@@ -135,6 +138,8 @@ class ResourceGraph:
             if isinstance(response, Response):
                 return response
             failure, tried = response, self.clock.now() - started
+            if failure.row.treatment is Treatment.SPLIT:
+                return Response([], 0, complete=False)
             if failure.row.treatment is not Treatment.RETRY or tried >= self._deadline:
                 raise failure.error(after=tried)
             self._wait(failure, attempt, longest=self._deadline - tried)

@@ -21,15 +21,11 @@ class NoAccessError(AzureError):
     """The principal may read nothing of what a request names."""
 
 
-class ResponseTooLargeError(AzureError):
-    """The rows of one response are more bytes than Azure sends at once; they can be read in parts."""
-
-
 class Treatment(StrEnum):
     """What is done about a failure."""
 
     RETRY = "retry"  # with growing waits until the deadline
-    SPLIT = "split"  # ask for it in parts
+    SPLIT = "split"  # its rows are more bytes than Azure sends at once: ask for them in parts
     NO_ACCESS = "no access"  # an answer to the question which subscriptions can be read; otherwise as CONFIGURATION
     CONFIGURATION = "configuration"  # a person has to change something
     FATAL = "fatal"  # nothing that a setting could change
@@ -116,7 +112,6 @@ FAILURES = (
     Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
 )
 
-_ERRORS = {SPLIT: ResponseTooLargeError, NO_ACCESS: NoAccessError}
 _FORMS = {"page": "a web page", "body": "a body that is not Azure's", "empty": "an empty body"}
 _LONGEST_REASON = 500
 _UNAVAILABLE = re.compile("unavailable|not found|not installed|could not be found|requires the")
@@ -139,7 +134,7 @@ class Failure:
     def error(self, *, after: timedelta) -> AzureError:
         """Return the error that ends the run; `after` is how long it was tried."""
         minutes = int(after.total_seconds() // 60)
-        kind = _ERRORS.get(self.row.treatment, AzureError)
+        kind = NoAccessError if self.row.treatment is NO_ACCESS else AzureError
         return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, minutes=minutes))
 
 
