@@ -158,7 +158,7 @@ class ResourceGraph:
         reach = {"subscriptions": scope.subscriptions, "managementGroups": scope.management_groups}
         body = {
             "query": query,
-            "options": {"$top": self.max_rows, "resultFormat": "objectArray"},
+            "options": {"$top": self.max_rows, "resultFormat": "objectArray", "allowPartialScopes": False},
             **{name: list(ids) for name, ids in reach.items() if ids is not None},
         }
         request = HttpRequest("POST", self._url, headers={"Accept": "application/json"}, json=body)
