@@ -39,13 +39,13 @@ class AzureReader:
         self._batch_size = batch_size
 
     def of_types(self, resource_types: Collection[str]) -> "AzureReader":
-        """Reads the part of the scope that is of these (lower-case) types."""
+        """Return a reader of the part of the scope that is of these (lower-case) types."""
         wanted = set(resource_types) & set(self.scope.resource_types or resource_types)
         scope = replace(self.scope, resource_types=tuple(sorted(wanted)) or _NO_TYPE)
         return AzureReader(self.graph, scope, batch_size=self._batch_size)
 
     def containers(self, ids: Sequence[str] | None = None) -> ReadResult:
-        """The snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
+        """Read the snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
 
         A subscription that shows only through its groups (a Reader on a group) is observed with its id as name.
         """
@@ -58,11 +58,11 @@ class AzureReader:
         return replace(snapshot, frame=concat([snapshot.frame, stand_ins], OBSERVATION))
 
     def inventory(self, subscriptions: Sequence[str]) -> ReadResult:
-        """Every resource in scope in these subscriptions."""
+        """Read every resource in scope in these subscriptions."""
         return self._read(self._within(subscriptions, kql.resources(self.scope)))
 
     def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> ReadResult:
-        """Every resource in scope in these (subscription id, resource group name) pairs, spelled as Azure does."""
+        """Read every resource in scope in these (subscription id, resource group name) pairs, spelled as Azure does."""
         shares = [
             share
             for some in _batches(sorted(groups))
@@ -71,26 +71,25 @@ class AzureReader:
         return self._read(shares)
 
     def resources(self, azure_ids: Iterable[str]) -> ReadResult:
-        """The resources with these ids that Azure shows now, flagged `in_scope`."""
+        """Read the resources with these ids that Azure shows now, flagged `in_scope`."""
         queries = [kql.resources(self.scope, ids=some) for some in _batches(_distinct(azure_ids))]
         return self._read(self._everywhere(queries))
 
     def changes(self, window: Window, subscriptions: Sequence[str]) -> ReadResult:
-        """The change records of the window, one observation a record."""
+        """Read the change records of the window, one observation a record."""
         return self._read(self._within(subscriptions, kql.resource_changes(self.scope, window)), changes=True)
 
     def changes_of(self, azure_ids: Iterable[str], window: Window) -> ReadResult:
-        """The change records of these resources, also those of rows that are out of scope."""
+        """Read the change records of these resources, also those of rows that are out of scope."""
         queries = [kql.resource_changes(self.scope, window, some) for some in _batches(_distinct(azure_ids))]
         return self._read(self._everywhere(queries), changes=True)
 
     def readable(self, subscriptions: Sequence[str], *, anywhere: bool = False) -> set[str]:
-        """Those of these subscriptions (lower-case ids) that show anything now: their own row, or one of their groups.
+        """Return the subscriptions (lower-case ids) among these that show anything now: their own row, or a group.
 
-        Asked for subscriptions of which it may not read all, Azure leaves those out without a word
-        (learn.microsoft.com/azure/governance/resource-graph/overview), so that one that was lost looks like one that
-        is empty. `anywhere` asks the whole tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription
-        that was moved from one that was lost.
+        Azure silently leaves out subscriptions that may not be read (learn.microsoft.com/azure/governance/
+        resource-graph/overview), so that one that was lost looks like one that is empty. `anywhere` asks the whole
+        tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription that was moved from one that was lost.
         """
         asked = _distinct(subscriptions)
         if anywhere:

@@ -1,4 +1,4 @@
-"""What an entity is called: one to one, legal in Port, and met by the guide's relations."""
+"""The names of entities: one to one, legal in Port, and met by the guide's relations."""
 
 import re
 
