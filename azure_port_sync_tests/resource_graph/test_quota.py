@@ -91,6 +91,7 @@ def test_a_quota_that_others_use_too_is_waited_for(
     for _ in range(6):
         rows = reader.graph.query("resources | project id", QueryScope()).rows
         assert sorted(row["id"] for row in rows) == wanted
+    assert sandbox.graph.quota.refused == 0
 
 
 def test_a_quota_that_resets_after_a_day_ends_in_an_error(

@@ -141,6 +141,8 @@ def test_a_missing_name_is_the_end_of_the_id() -> None:
 def test_samples_are_few() -> None:
     observations, _ = _observed(*[{**_ROW, "id": f"x{n}"} for n in range(100)])
     assert (observations.unreadable, len(observations.samples)) == (100, MAX_SAMPLES)
+    observations, _ = _observed(*[{**_ROW, "id": f"{_ID}{n}"} for n in range(100)] * 2)
+    assert (observations.duplicates, len(observations.samples)) == (100, MAX_SAMPLES)
 
 
 # -- several rows of one id -------------------------------------------------------------------------------------------
@@ -195,6 +197,20 @@ def test_the_row_that_agrees_with_its_id_wins(twins: list[dict[str, Any]], data:
     _, frame = _observed(*rows)
     (row,) = records(frame)
     assert row["data"] in {records(_observed(one)[1])[0]["data"] for one in [*agreeing, _ROW]}
+
+
+def test_ids_that_share_an_identifier_are_not_one_entity() -> None:
+    """Port cannot tell them apart, which is for the run to report; here one would be lost silently."""
+    twins = [{**_ROW, "id": f"{_GROUP}/providers/Microsoft.Web/sites/{name}"} for name in ("a b", "a_b")]
+    observations, frame = _observed(*twins)
+    assert frame["identifier"].nunique() == 1
+    assert (list(frame["azure_id"]), observations.duplicates) == ([row["id"] for row in twins], 0)
+
+
+def test_each_record_of_an_entity_stays() -> None:
+    records_twice = [{**_RECORD, "recordId": record} for record in ("1", "2")] * 2
+    observations, frame = _observed(*records_twice, changes=True)
+    assert (len(frame), observations.duplicates) == (2, 2)
 
 
 def _agreed() -> tuple[str, str, bool]:
