@@ -3,9 +3,10 @@
 It sends a request again for as long as what comes back is transient (`failures` says what is), waits for the quota,
 and says whether the response holds the whole result. What to do with one that does not is for `parts`.
 
-The Azure SDK's core sends and signs in, without its retries, which leave out a part of what is transient for a POST (a
-429 without Retry-After, 502, 408), and without following redirects. Its Resource Graph client is not used: it parses
-each answer, copies it into a model and, of a body that is not Azure's, reports less than the answer itself says.
+The Azure SDK signs in, gives the model of a request and sends it, without its retries, which leave out a part of what
+is transient for a POST (a 429 without Retry-After, 502, 408), and without following redirects. Its `ResourceGraphClient`
+is passed by: it decodes each answer, copies it into a model at five times the cost of reading it, and reports less of a
+body that is not Azure's than the answer itself says.
 """
 
 import json
@@ -24,6 +25,7 @@ from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
 from azure.core.rest import HttpRequest, HttpResponse
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
+from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock
@@ -155,13 +157,13 @@ class ResourceGraph:
         self.clock.sleep(seconds)
 
     def _send_request(self, query: str, scope: QueryScope) -> Response | Failure:
-        reach = {"subscriptions": scope.subscriptions, "managementGroups": scope.management_groups}
-        body = {
-            "query": query,
-            "options": {"$top": self.max_rows, "resultFormat": "objectArray", "allowPartialScopes": False},
-            **{name: list(ids) for name, ids in reach.items() if ids is not None},
-        }
-        request = HttpRequest("POST", self._url, headers={"Accept": "application/json"}, json=body)
+        body = QueryRequest(
+            query=query,
+            subscriptions=None if scope.subscriptions is None else list(scope.subscriptions),
+            management_groups=None if scope.management_groups is None else list(scope.management_groups),
+            options=QueryRequestOptions(top=self.max_rows, result_format="objectArray"),
+        )
+        request = HttpRequest("POST", self._url, headers={"Accept": "application/json"}, json=body.serialize())
         headers: Mapping[str, str] = {}
         self._limiter.acquire()
         with self._lock:
