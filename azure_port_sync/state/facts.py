@@ -19,7 +19,6 @@ from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database, Row
-from azure_port_sync.state.lease import Lease
 from azure_port_sync.state.targets import contents_due_until, ensure_target
 
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
@@ -50,9 +49,8 @@ _QUARANTINE = (
 class FactStore:
     """The facts of a store's targets."""
 
-    def __init__(self, database: Database, lease: Lease) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lease = lease
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -105,17 +103,12 @@ class FactStore:
             expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
-    def quarantine(self, plan: Plan, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason.
+    def quarantine(self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
+        """Put aside the operations that Port refuses, each with its reason, as part of a delivery's transaction."""
+        self._put_aside(connection, target, refused, REFUSED)
+        self._forget(connection, t.pending, target, [row.identifier for row, _ in refused])
 
-        Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
-        """
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._put_aside(connection, plan.target, refused, REFUSED)
-            self._forget(connection, t.pending, plan.target, [row.identifier for row, _ in refused])
-
-    def settle(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
+    def forget_delivered(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
         """Forget what waited for these operations, as part of the transaction that confirms them."""
         upserts = [row.identifier for row in rows if row.operation == Operation.UPSERT]
         self._forget(connection, t.pending, target, [row.identifier for row in rows])

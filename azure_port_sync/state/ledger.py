@@ -1,13 +1,12 @@
 """The ledger: what Port holds of each target, or may hold, because it was sent.
 
 All comparisons with it are joins in SQL over entities that are staged in a temporary table, so that a million of them
-never become a million Python objects. What a delivery writes is one transaction that also renews the lease.
+never become a million Python objects. The run that delivers writes to it by `delivery`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -15,19 +14,14 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from azure_port_sync.core.cover import Cover, Group
-from azure_port_sync.core.decisions import CONFIRMED, DELETE_RECORD, IMPORTED, SENDING, LedgerEntry
-from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
-from azure_port_sync.core.plan import Plan
-from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.core.decisions import CONFIRMED, DELETE_RECORD, IMPORTED, LedgerEntry
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import CHUNK, Database, Row, candidate_rows
-from azure_port_sync.state.facts import FactStore, is_fresh_tombstone
-from azure_port_sync.state.lease import Lease
-from azure_port_sync.state.targets import contents_due_until, ensure_target
+from azure_port_sync.state.facts import is_fresh_tombstone
+from azure_port_sync.state.targets import ensure_target
 
-_KEY = ("target", "kind", "identifier")
 _CANDIDATE_KEY = ("kind", "identifier")
-_IDENTITY = ("kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group")
 
 #: The columns that say where an entity lies, from the top of the hierarchy down.
 _PLACE = max((row.key for row in KINDS.values()), key=len)
@@ -70,10 +64,8 @@ class LedgerRebuild:
 class Ledger:
     """The ledgers of a store's targets."""
 
-    def __init__(self, database: Database, lease: Lease, facts: FactStore) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lease = lease
-        self._facts = facts
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -165,71 +157,14 @@ class Ledger:
             for named in sorted({part[1] for part in parts})
         ]
         if not queries:
-            return pd.DataFrame(columns=list(_IDENTITY))
+            return pd.DataFrame(columns=list(t.IDENTITY))
         with (
             self._database.read() as connection,
             self._staged(connection, observed, index=_CANDIDATE_KEY),
             self._database.staged(connection, t.cover, parts),
         ):
             # UNION drops what lies in several covers.
-            return pd.DataFrame(connection.execute(sa.union(*queries)).all(), columns=list(_IDENTITY))
-
-    # -- delivering -------------------------------------------------------------------------------------------------
-
-    def begin_deleting_containers(self, plan: Plan, containers: Sequence[ChangeSetRow]) -> None:
-        """Record, before anything is sent, that these containers are to go, and with them all that is in them.
-
-        However far the run gets, none of it counts as unchanged any more, and a container that comes back is read
-        whole. Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
-        """
-        ledger, seen = t.ledger.c, t.subscription.c
-        due = contents_due_until(plan, this_run_reads_them=False)
-        values = {"state": SENDING, "contents_due_until": sa.case((ledger.kind.in_(CONTAINERS), due))}
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            for row in containers:
-                for gone in (_is_it(plan.target, row), _lies_in(plan.target, row)):
-                    connection.execute(sa.update(t.ledger).where(gone).values(values))
-                if row.kind == Kind.SUBSCRIPTION:
-                    is_it = sa.and_(seen.target == plan.target, seen.subscription_id == row.subscription_id)
-                    connection.execute(sa.update(t.subscription).where(is_it).values(settled=False))
-
-    def begin_sending(self, plan: Plan, rows: Sequence[ChangeSetRow]) -> None:
-        """Record that these operations are about to reach Port.
-
-        From here on none of them counts as unchanged, and a delete always reaches them.
-        """
-        now = self._database.clock.now()
-        due = contents_due_until(plan, this_run_reads_them=True)
-        sent = (
-            (plan.target, *_identity_of(row), SENDING, due if row.kind in CONTAINERS else None, now) for row in rows
-        )
-        names = ("target", *_IDENTITY, "state", "contents_due_until", "sent_at")
-        # The id of what was only found in Port was a guess, and counts from here on.
-        changing = (*_IDENTITY[2:], "state", "sent_at")
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._database.upsert(connection, t.ledger, names, sent, update=changing)
-
-    def confirm(self, plan: Plan, rows: Sequence[ChangeSetRow]) -> None:
-        """Record that Port took these operations, which have been begun before.
-
-        Port deletes what depends on a deleted container, so the ledger beneath one is voided with it.
-        """
-        upserts = [row for row in rows if row.operation == Operation.UPSERT]
-        deletes = [row for row in rows if row.operation == Operation.DELETE]
-        now = self._database.clock.now()
-        confirmed = ((plan.target, *_identity_of(row), row.hash, CONFIRMED, now) for row in upserts)
-        names = ("target", *_IDENTITY, "hash", "state", "sent_at")
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._database.upsert(connection, t.ledger, names, confirmed, update=("hash", "state"))
-            gone = ((plan.target, row.kind, row.identifier) for row in deletes)
-            self._database.delete(connection, t.ledger, _KEY, gone)
-            for row in deletes:
-                if row.kind in CONTAINERS:
-                    connection.execute(sa.delete(t.ledger).where(_lies_in(plan.target, row)))
-            self._facts.settle(connection, plan.target, rows)
+            return pd.DataFrame(connection.execute(sa.union(*queries)).all(), columns=list(t.IDENTITY))
 
     def rebuild(self, target: str, imported: pd.DataFrame) -> LedgerRebuild:
         """Make the ledger what Port really holds; the next run has to be full, and sends all of it again.
@@ -239,9 +174,9 @@ class Ledger:
         """
         now, of_target = self._database.clock.now(), t.ledger.c.target == target
         is_there = sa.exists().where(_is_candidate(target))
-        rows = zip(*(imported[name] for name in _IDENTITY), strict=True)
+        rows = zip(*(imported[name] for name in t.IDENTITY), strict=True)
         entries = ((target, *row, IMPORTED, now) for row in rows)
-        names = ("target", *_IDENTITY, "state", "sent_at")
+        names = ("target", *t.IDENTITY, "state", "sent_at")
         with self._database.write() as connection:
             with self._staged(connection, imported, index=_CANDIDATE_KEY):
                 missing = connection.execute(sa.delete(t.ledger).where(of_target, ~is_there)).rowcount
@@ -268,27 +203,12 @@ class Ledger:
 
 
 def _identity() -> list[sa.Column[Any]]:
-    return [t.ledger.c[name] for name in _IDENTITY]
-
-
-_identity_of = attrgetter(*_IDENTITY)
+    return [t.ledger.c[name] for name in t.IDENTITY]
 
 
 def _is_candidate(target: str) -> sa.ColumnElement[bool]:
     c, ledger = t.candidate.c, t.ledger.c
     return sa.and_(ledger.target == target, ledger.kind == c.kind, ledger.identifier == c.identifier)
-
-
-def _is_it(target: str, row: ChangeSetRow) -> sa.ColumnElement[bool]:
-    ledger = t.ledger.c
-    return sa.and_(ledger.target == target, ledger.kind == row.kind, ledger.identifier == row.identifier)
-
-
-def _lies_in(target: str, container: ChangeSetRow) -> sa.ColumnElement[bool]:
-    """All that is beneath a container."""
-    ledger, kind = t.ledger.c, Kind(container.kind)
-    place = (ledger[name] == getattr(container, name) for name in KINDS[kind].key)
-    return sa.and_(ledger.target == target, ledger.kind.in_(descendants(kind)), *place)
 
 
 def _lies_within(target: str, named: int) -> sa.ColumnElement[bool]:

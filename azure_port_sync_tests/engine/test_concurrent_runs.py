@@ -7,6 +7,7 @@ import pytest
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Request
 from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.state import DeliveryLedger
 from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.support.scenario import TICK, Scenario
 
@@ -21,7 +22,7 @@ def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
     world.begin()
     world.tenant.delete_resource(world.one)
     with monkeypatch.context() as patched:
-        patched.setattr(world.store.ledger, "confirm", _kill)
+        patched.setattr(DeliveryLedger, "confirm", _kill)
         patched.setattr(world.store.lease, "release", _kill)
         with pytest.raises(_Killed):
             world.tick()
@@ -43,7 +44,8 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
     world.tenant.tag_resource(world.two, {"new": "yes"})
     world.clock.sleep(TICK)
     first, second = (world.decide(Request(), run=run)[0] for run in ("first", "second"))
-    begin, sleep = world.store.ledger.begin_sending, world.clock.sleep
+    delivery, sleep = world.store.delivery(first.plan), world.clock.sleep
+    begin = delivery.begin_sending
     stopped: list[str] = []
 
     def meanwhile(*arguments: Any) -> None:
@@ -58,10 +60,12 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
 
     def lives_on(seconds: float) -> None:
         sleep(seconds)
-        world.store.lease.renew(first.plan)
+        delivery.renew_lease()
 
-    monkeypatch.setattr(world.store.ledger, "begin_sending", meanwhile)
-    assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "begin_sending", meanwhile)
+        patched.setattr(world.store, "delivery", lambda _plan: delivery)
+        assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
     assert stopped
     with pytest.raises(StateError, match="planned before another run finished"):
         deliver_changes(second, world.sink, world.store, world.clock)

@@ -18,10 +18,7 @@ import sqlalchemy as sa
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.plan import Plan
-from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.rows import ChangeSetRow, Operation, records
-from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import event_body
@@ -36,6 +33,7 @@ from azure_port_sync_tests.support.delivery import FakeSink, MemoryRecord, deliv
 from azure_port_sync_tests.support.leaks import shows_none_of
 from azure_port_sync_tests.support.listeners import speaking
 from azure_port_sync_tests.support.rows import GROUP, SUB, SUBSCRIPTION, change_set, delete, resource, upsert
+from azure_port_sync_tests.support.stores import claimed
 
 # -- phases and the ledger -------------------------------------------------------------------------------------------
 
@@ -74,7 +72,7 @@ def test_each_phase_ends_before_the_next_begins() -> None:
 def test_sending_is_recorded_before_the_request_leaves(store: StateStore, tmp_path: Path) -> None:
     """A run that is killed after Port took a delete must know that the entity may be gone."""
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'state.sqlite'}")
-    plan = _plan(store)
+    ledger = store.delivery(claimed(store))
     states: list[tuple[str, str | None]] = []
 
     class Sink(FakeSink):
@@ -89,37 +87,11 @@ def test_sending_is_recorded_before_the_request_leaves(store: StateStore, tmp_pa
             states.append((found.state, found.hash))
 
     first = change_set(upsert(resource("x")))
-    report = delivered(first, Sink(), _StoreRecord(store, plan))
-    delivered(change_set(delete(resource("x"))), Sink(), _StoreRecord(store, plan))
+    report = delivered(first, Sink(), ledger)
+    delivered(change_set(delete(resource("x"))), Sink(), ledger)
     engine.dispose()
     assert report.unsettled == 0
     assert states == [("sending", None), ("sending", records(first)[0]["hash"])]
-
-
-class _StoreRecord:
-    def __init__(self, store: StateStore, plan: Plan) -> None:
-        self._store, self._plan = store, plan
-
-    def renew_lease(self) -> None:
-        self._store.lease.renew(self._plan)
-
-    def begin_sending(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.ledger.begin_sending(self._plan, rows)
-
-    def confirm(self, rows: Sequence[ChangeSetRow]) -> None:
-        self._store.ledger.confirm(self._plan, rows)
-
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        self._store.facts.quarantine(self._plan, refused)
-
-
-def _plan(store: StateStore) -> Plan:
-    """The plan of a run that may deliver."""
-    generation = store.targets.load("t").generation
-    window = Window(NOW - timedelta(days=1), NOW)
-    plan = Plan("t", "r", Request(), Mode.FULL, (), window, "scope", None, generation, 0)
-    assert store.lease.claim(plan) is None
-    return plan
 
 
 def test_counts_of_accepted_refused_and_unsettled() -> None:
