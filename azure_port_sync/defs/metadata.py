@@ -161,7 +161,7 @@ def stats_metadata(stats: RunStats, frame: pd.DataFrame) -> _Metadata:
         "in_quarantine": verdicts[Verdict.QUARANTINED],
         "resent": stats.resent,
         **(
-            {"held_by_port": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
+            {"held_by_port": rebuild.in_port, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
             if rebuild
             else {}
         ),

@@ -5,9 +5,7 @@ never become a million Python objects. The run that delivers writes to it by `de
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,13 +19,17 @@ from azure_port_sync.state.database import CHUNK, Database, Row, candidate_rows
 from azure_port_sync.state.facts import is_fresh_tombstone
 from azure_port_sync.state.targets import ensure_target
 
+#: Columns of `candidate` that are indexed where the ledger is read first.
 _CANDIDATE_KEY = ("kind", "identifier")
 
 #: The columns that say where an entity lies, from the top of the hierarchy down.
 _PLACE = max((row.key for row in KINDS.values()), key=len)
 
-_ENTRY = pa.schema(
+_IDENTITY_COLUMNS = [t.ledger.c[name] for name in t.IDENTITY]
+
+_ENTRIES = pa.schema(
     [
+        ("position", pa.int64()),
         ("state", pa.string()),
         ("hash", pa.string()),
         ("tombstone", pa.timestamp("us", tz="UTC")),
@@ -38,25 +40,32 @@ _ENTRY = pa.schema(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidates that have to be decided, by position and with their ledger entries, and the number of the others."""
+    """The ledger's entries of the candidates that have to be decided, and the number of the other candidates.
 
-    positions: list[int]
+    An Arrow table, because a million entries as Python objects take about twice the memory.
+    """
+
     entries: pa.Table
     unchanged: int
 
     @property
+    def positions(self) -> list[int]:
+        """The positions of these candidates among all."""
+        positions: list[int] = self.entries["position"].to_pylist()
+        return positions
+
+    @property
     def known(self) -> Iterator[LedgerEntry]:
         """The entry of each, in their order; a few thousand at a time are Python objects."""
-        for batch in self.entries.to_batches(max_chunksize=CHUNK):
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield LedgerEntry(*values)
+        for batch in self.entries.to_batches():
+            yield from map(LedgerEntry._make, zip(*(column.to_pylist() for column in batch.columns[1:]), strict=True))
 
 
 @dataclass(frozen=True)
 class LedgerRebuild:
-    """Numbers of a rebuild: entities that Port holds, those that the ledger had and Port has not, and those added."""
+    """Numbers of a rebuild: entities in Port, those of the ledger that were missing in Port, and those added to it."""
 
-    held: int
+    in_port: int
     missing: int
     added: int
 
@@ -73,7 +82,7 @@ class Ledger:
         """Return the containers: identity columns, `state` and `contents_due` (the next run reads them whole)."""
         ledger = t.ledger.c
         due = ledger.contents_due_until.is_not(None).label("contents_due")
-        query = sa.select(*_identity(), ledger.state, due)
+        query = sa.select(*_IDENTITY_COLUMNS, ledger.state, due)
         frame = self._database.frame(query.where(ledger.target == target, ledger.kind.in_(CONTAINERS)))
         return frame.astype({"contents_due": bool})
 
@@ -96,7 +105,8 @@ class Ledger:
         """Return how many of these the ledger holds."""
         is_known = sa.exists().where(_is_candidate(target))
         known = sa.select(t.candidate.c.kind, t.candidate.c.identifier).distinct().where(is_known)
-        with self._database.read() as connection, self._staged(connection, entities):
+        staged = candidate_rows(entities)
+        with self._database.read() as connection, self._database.staged(connection, t.candidate, staged):
             return connection.scalar(sa.select(sa.func.count()).select_from(known.subquery())) or 0
 
     # -- comparing --------------------------------------------------------------------------------------------------
@@ -109,7 +119,7 @@ class Ledger:
         """
         c, ledger, tombstone = t.candidate.c, t.ledger.c, t.tombstone.c
         is_unchanged = sa.and_(ledger.state == CONFIRMED, ledger.hash == c.equal_hash)
-        buried = sa.and_(
+        tombstoned = sa.and_(
             tombstone.target == target,
             tombstone.identifier == c.identifier,
             tombstone.azure_id == c.azure_id,  # another id may meet this one in the identifier
@@ -119,22 +129,19 @@ class Ledger:
             sa.select(c.position, ledger.state, ledger.hash, tombstone.deleted_at, ledger.azure_id)
             .select_from(t.candidate)
             .outerjoin(t.ledger, _is_candidate(target))
-            .outerjoin(t.tombstone, buried)
+            .outerjoin(t.tombstone, tombstoned)
             .where(sa.or_(is_unchanged.is_(None), sa.not_(is_unchanged)))
             .order_by(c.position)
         )
         may_be_equal = candidates["present"] & candidates["in_scope"] & ~resend
         may_be_equal &= (candidates["change_type"] != DELETE_RECORD).fillna(True)
         hashes = candidates["hash"].where(may_be_equal, None)
-        positions: list[int] = []
-        entries = [_ENTRY.empty_table()]
-        with self._database.read() as connection, self._staged(connection, candidates, hashes):
-            for rows in connection.execute(query, execution_options={"yield_per": CHUNK}).partitions():
-                position, *columns = zip(*rows, strict=True)
-                positions += position
-                arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _ENTRY, strict=True)]
-                entries.append(pa.table(arrays, _ENTRY))
-        return Comparison(positions, pa.concat_tables(entries), unchanged=len(candidates) - len(positions))
+        staged = candidate_rows(candidates, hashes)
+        with self._database.read() as connection, self._database.staged(connection, t.candidate, staged):
+            found = connection.execute(query, execution_options={"yield_per": CHUNK}).partitions()
+            batches = [pa.RecordBatch.from_arrays(list(zip(*rows, strict=True)), schema=_ENTRIES) for rows in found]
+        entries = pa.Table.from_batches(batches, _ENTRIES)
+        return Comparison(entries, unchanged=len(candidates) - len(entries))
 
     def absent(self, target: str, observed: pd.DataFrame, covers: Sequence[Cover]) -> pd.DataFrame:
         """Return the entities within any of the covers that are not among the observed: identity columns.
@@ -149,7 +156,7 @@ class Ledger:
         )
         parts = set(_parts(covers))
         queries = [
-            sa.select(*_identity())
+            sa.select(*_IDENTITY_COLUMNS)
             .select_from(t.cover)
             .join(t.ledger, _lies_within(target, named))
             .outerjoin(t.candidate, is_observed)
@@ -160,7 +167,7 @@ class Ledger:
             return pd.DataFrame(columns=list(t.IDENTITY))
         with (
             self._database.read() as connection,
-            self._staged(connection, observed, index=_CANDIDATE_KEY),
+            self._database.staged(connection, t.candidate, candidate_rows(observed), index=_CANDIDATE_KEY),
             self._database.staged(connection, t.cover, parts),
         ):
             # UNION drops what lies in several covers.
@@ -178,7 +185,7 @@ class Ledger:
         entries = ((target, *row, IMPORTED, now) for row in rows)
         names = ("target", *t.IDENTITY, "state", "sent_at")
         with self._database.write() as connection:
-            with self._staged(connection, imported, index=_CANDIDATE_KEY):
+            with self._database.staged(connection, t.candidate, candidate_rows(imported), index=_CANDIDATE_KEY):
                 missing = connection.execute(sa.delete(t.ledger).where(of_target, ~is_there)).rowcount
             kept = connection.scalar(sa.select(sa.func.count()).where(of_target)) or 0
             self._database.upsert(connection, t.ledger, names, entries, update=("state", "sent_at"))
@@ -188,22 +195,7 @@ class Ledger:
             connection.execute(sa.update(t.target).where(is_it).values(values))
             of_subscriptions = t.subscription.c.target == target
             connection.execute(sa.update(t.subscription).where(of_subscriptions).values(settled=False))
-        return LedgerRebuild(held=len(imported), missing=missing, added=len(imported) - kept)
-
-    def _staged(
-        self,
-        connection: sa.Connection,
-        entities: pd.DataFrame,
-        hashes: "pd.Series | None" = None,
-        *,
-        index: Sequence[str] = (),
-    ) -> AbstractContextManager[None]:
-        """Hold these entities in the table `candidate`; with an index where the ledger is read first."""
-        return self._database.staged(connection, t.candidate, candidate_rows(entities, hashes), index=index)
-
-
-def _identity() -> list[sa.Column[Any]]:
-    return [t.ledger.c[name] for name in t.IDENTITY]
+        return LedgerRebuild(in_port=len(imported), missing=missing, added=len(imported) - kept)
 
 
 def _is_candidate(target: str) -> sa.ColumnElement[bool]:

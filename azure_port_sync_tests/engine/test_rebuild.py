@@ -30,7 +30,7 @@ def test_a_rebuild_mends_what_people_did_in_port(world: Scenario, api: PortApi) 
     outcome = world.tick(Mode.FULL, rebuild_ledger=True, catalog=api)
 
     assert outcome.plan.reasons == ("a full sync was asked for", "the ledger was rebuilt from what Port holds")
-    assert outcome.stats.rebuild == LedgerRebuild(held=8, missing=1, added=4)
+    assert outcome.stats.rebuild == LedgerRebuild(in_port=8, missing=1, added=4)
     assert outcome.report.accepted["delete"] == 4
     assert world.sandbox.compare().sentences() == []
     world.tenant.delete_resource(spaced)

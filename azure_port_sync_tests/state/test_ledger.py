@@ -409,7 +409,7 @@ def test_a_rebuild_makes_the_ledger_what_port_holds(store: StateStore) -> None:
 
     found = store.ledger.rebuild("t", frame(*[not_shown({**row, "name": "?"}) for row in held]))
 
-    assert (found.held, found.missing, found.added) == (3, 1, 1)
+    assert (found.in_port, found.missing, found.added) == (3, 1, 1)
     entries: dict[str, Any] = to_decide(store, *map(shown, [*held, resource("lost")]))
     assert {name: (entry.state, entry.hash) for name, entry in entries.items()} == {
         "kept": ("imported", "h"),
