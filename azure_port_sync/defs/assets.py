@@ -78,7 +78,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
     with user_facing_errors():
         for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
             resource.check()
-        choice = port.choice
+        selection = port.selection
         snapshot = read_snapshot(azure.reader)
     is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
     subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
@@ -87,7 +87,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         value=subscriptions,
         metadata={
             "dagster/row_count": len(subscriptions),
-            "delivery": f"{choice.sink}: {choice.reason}",
+            "delivery": f"{selection.sink}: {selection.reason}",
             **table(
                 "subscriptions",
                 _with_group_counts(subscriptions, groups),
@@ -210,7 +210,7 @@ def port_deliveries(
     started = monotonic()
     progress = _Progress(context.log, started)
     with user_facing_errors():
-        sink, choice = port.sink, port.choice
+        sink, selection = port.sink, port.selection
         report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
     plan, frame = azure_change_set.plan, azure_change_set.frame
@@ -220,8 +220,8 @@ def port_deliveries(
         context.log.error(line)
     return dg.MaterializeResult(
         metadata={
-            "delivery": choice.sink,
-            "delivery_reason": choice.reason,
+            "delivery": selection.sink,
+            "delivery_reason": selection.reason,
             **report_metadata(report, seconds),
             **flow_metadata(sink.flow),
             **lag_metadata(frame, state.store.targets.load(plan.target).watermark, clock.now()),

@@ -57,11 +57,11 @@ def _delivered_checks(report: DeliveryReport) -> list[dg.AssetCheckResult]:
         ),
         check_result(
             "deliveries_complete",
-            passed=report.unsettled == 0,
+            passed=report.not_delivered == 0,
             description=report.summary,
             accepted=report.accepted.total(),
             quarantined=report.quarantined,
-            not_delivered=report.unsettled,
+            not_delivered=report.not_delivered,
         ),
     ]
 
@@ -83,7 +83,7 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
 
 
 def _ledger_check(change_set: ChangeSet, report: DeliveryReport, state: StateResource) -> dg.AssetCheckResult:
-    if change_set.kept is None or report.unsettled:
+    if change_set.kept is None or report.not_delivered:
         return check_result(
             "ledger_matches_inventory",
             passed=True,
@@ -115,7 +115,7 @@ def _port_check(
     name = "port_holds_ledger"
     if port.api is None:
         return check_result(name, passed=True, description="Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.")
-    if change_set.plan.mode is not Mode.FULL or report.unsettled:
+    if change_set.plan.mode is not Mode.FULL or report.not_delivered:
         return check_result(name, passed=True, description=_NOT_CHECKED)
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]

@@ -21,7 +21,7 @@ from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
-from azure_port_sync.port.sink_selection import API, BATCH, Choice, choose
+from azure_port_sync.port.sink_selection import API, BATCH, SinkSelection, select_sink
 from azure_port_sync.port.sinks import Sink
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import WebhookBatchSink, WebhookSink
@@ -131,7 +131,7 @@ class PortResource(_CheckedResource):
     _settings: Settings = PrivateAttr()
     _api: PortApi | None = PrivateAttr(default=None)
     _sink: Sink | None = PrivateAttr(default=None)
-    _choice: Choice | None = PrivateAttr(default=None)
+    _selection: SinkSelection | None = PrivateAttr(default=None)
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = self._settings = Settings.from_environment(
@@ -167,17 +167,17 @@ class PortResource(_CheckedResource):
             self._api.close()
 
     @property
-    def choice(self) -> Choice:
+    def selection(self) -> SinkSelection:
         """Which way into Port the run takes, and why; determined once in each run."""
         self.check()
-        if self._choice is None:
-            self._choice = choose(
+        if self._selection is None:
+            self._selection = select_sink(
                 self._settings.PORT_DELIVERY,
                 self.webhook_url,
                 signs=self._settings.PORT_WEBHOOK_SECRET is not None,
                 api=self._api,
             )
-        return self._choice
+        return self._selection
 
     @property
     def sink(self) -> Sink:
@@ -193,15 +193,15 @@ class PortResource(_CheckedResource):
             "deadline": settings.delivery_deadline,
             "clock": self.clock,
         }
-        if self.choice.sink == API and self._api is not None:
+        if self.selection.sink == API and self._api is not None:
             return ApiSink(self._api, **common)
-        kind = WebhookBatchSink if self.choice.sink == BATCH else WebhookSink
+        kind = WebhookBatchSink if self.selection.sink == BATCH else WebhookSink
         return kind(self.webhook_url or "", secret=self.webhook_secret, verify=settings.verify, **common)
 
     @property
     def mapping(self) -> WebhookMapping:
         """Predicts what Port makes of our events: by the webhook's own mapping where it is known, otherwise by ours."""
-        return WebhookMapping(self.choice.mappings or model.webhook()["mappings"])
+        return WebhookMapping(self.selection.mappings or model.webhook()["mappings"])
 
     @property
     def api(self) -> PortApi | None:

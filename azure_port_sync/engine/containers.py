@@ -71,7 +71,7 @@ def compare_containers(
 
 
 def unanswered(reader: AzureReader, subscriptions: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the subscriptions that Azure has stopped answering for: it leaves them out without a word."""
+    """Return those of the subscriptions that Azure has stopped answering for: it leaves them out silently."""
     return tuple(sorted(set(subscriptions) - reader.readable(subscriptions)))
 
 

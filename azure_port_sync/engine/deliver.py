@@ -24,7 +24,7 @@ from azure_port_sync.core.kinds import KINDS, Kind, descendants
 from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.failures import RefusedError, TransientError
-from azure_port_sync.port.flow import StubbornError
+from azure_port_sync.port.flow import KeptFailingError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent, Sink
 
 logger = logging.getLogger(__name__)
@@ -68,15 +68,14 @@ class DeliveryRecord(Protocol):
 class DeliveryReport:
     """The outcome of a delivery.
 
-    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is (`unsent` of them were
-    never sent), `failed` each at which Port kept failing. `error` is what ended the delivery early.
+    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is, `failed` each at which
+    Port kept failing. `error` is what ended the delivery early.
     """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
-    unsent: int = 0
     quarantined: int = 0
     error: PortError | None = None
 
@@ -86,7 +85,7 @@ class DeliveryReport:
         return self.accepted.total() + len(self.refused) + len(self.failed)
 
     @property
-    def unsettled(self) -> int:
+    def not_delivered(self) -> int:
         """Operations that Port has not taken, and that are not in quarantine either."""
         return self.total - self.accepted.total() - self.quarantined
 
@@ -94,7 +93,7 @@ class DeliveryReport:
     def summary(self) -> str:
         """The outcome in a sentence or two, with the remedy where there is something to do."""
         if self.error is not None:
-            return f"{self.unsettled:,} of {self.total:,} deliveries were not made. {self.error}"
+            return f"{self.not_delivered:,} of {self.total:,} deliveries were not made. {self.error}"
         if self.failed:
             row, reason = self.failed[0]
             return (
@@ -123,7 +122,7 @@ def deliver(
     is called with the number of operations that are done, and of all, after each group.
     """
     delivery = _Delivery(sink, record, limits, progress, DeliveryReport(len(change_set)))
-    sink.flow.start()
+    sink.flow.restart_deadline()
     for rows in _groups(change_set, sink, limits):
         delivery.send(rows)
         if delivery.report.error is not None:
@@ -202,14 +201,13 @@ class _Delivery:
             else:
                 yield event
                 continue
-            self.report.unsent += 1
             self._refuse(row, reason)
 
     def _send_batch(self, events: Sequence[OutgoingEvent]) -> list[Outcome]:
         """Return what became of each; a request that Port refuses, or keeps failing at, is halved to find out why."""
         try:
             return self.sink.send(events, self.record.renew_lease)
-        except (RefusedError, StubbornError) as error:
+        except (RefusedError, KeptFailingError) as error:
             if len(events) == 1:
                 return [error]
             middle = len(events) // 2
@@ -257,7 +255,7 @@ class _Delivery:
                         accepted.append(event.row)
                     case RefusedError() if not self._lacks_container(event.row):
                         self._refuse(event.row, str(outcome))
-                    case RefusedError() | StubbornError():
+                    case RefusedError() | KeptFailingError():
                         self.report.failed.append((event.row, str(outcome)))
         self.record.confirm(accepted)
         self.report.accepted.update(str(row.operation) for row in accepted)

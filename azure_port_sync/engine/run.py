@@ -167,7 +167,7 @@ def deliver_changes(
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
         ledger.begin_deleting_containers(change_set_rows(going))
         report = deliver(frame, sink, ledger, limits=limits, progress=progress)
-        if report.unsettled == 0 and run_plan.advances_watermark:
+        if report.not_delivered == 0 and run_plan.advances_watermark:
             store.targets.finish(run_plan)
     return report
 

@@ -26,7 +26,7 @@ _ASKED_FOR = "PORT_DELIVERY asks for it"
 
 
 @dataclass(frozen=True)
-class Choice:
+class SinkSelection:
     """The name of the sink, the reason in a sentence, and the webhook's mappings where they are known."""
 
     sink: str
@@ -34,7 +34,7 @@ class Choice:
     mappings: Sequence[Json] | None = None
 
 
-def choose(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) -> Choice:
+def select_sink(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) -> SinkSelection:
     """Choose the sink for a webhook's `url`, API credentials, or both.
 
     `delivery` is the setting, `signs` whether we sign. Raises SettingsError, in one sentence, for a webhook that is
@@ -47,7 +47,7 @@ def choose(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) 
                 "PORT_DELIVERY=api needs PORT_CLIENT_ID and PORT_CLIENT_SECRET: set both from the credentials that "
                 "Port shows."
             )
-        return Choice(API, _ASKED_FOR if delivery == API else "there is no webhook URL")
+        return SinkSelection(API, _ASKED_FOR if delivery == API else "there is no webhook URL")
     if url is None:
         raise SettingsError(
             f"PORT_DELIVERY={delivery} needs PORT_WEBHOOK_INGEST_URL: set it to the URL of your Port webhook."
@@ -72,41 +72,41 @@ def choose(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) 
     return _by_mapping(delivery, webhook)
 
 
-def _without_mapping(delivery: str, *, batch: str, single: str) -> Choice:
+def _without_mapping(delivery: str, *, batch: str, single: str) -> SinkSelection:
     """Choose where the webhook's mapping is not known; the two texts say why it is not."""
     if delivery == BATCH:
-        return Choice(BATCH, f"{_ASKED_FOR}; {batch}")
-    return Choice(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single)
+        return SinkSelection(BATCH, f"{_ASKED_FOR}; {batch}")
+    return SinkSelection(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single)
 
 
-def _elsewhere(delivery: str) -> Choice:
+def _elsewhere(delivery: str) -> SinkSelection:
     """Choose for a webhook of another account than the credentials."""
     if delivery == BATCH:
         raise SettingsError(
             "PORT_DELIVERY=webhook_batch, but PORT_WEBHOOK_INGEST_URL is no webhook of the account that "
             "PORT_CLIENT_ID belongs to, so whether it takes batches is not known: check both, or unset PORT_DELIVERY."
         )
-    return Choice(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
+    return SinkSelection(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
 
 
-def _by_mapping(delivery: str, webhook: Webhook) -> Choice:
+def _by_mapping(delivery: str, webhook: Webhook) -> SinkSelection:
     name, mappings = webhook.identifier, webhook.mappings
     takes_single, takes_batches = what_it_takes(mappings)
     if not takes_single and not takes_batches:
         raise SettingsError(
             f"The mapping of the webhook {name} turns none of our events into an entity, and Port would drop them "
-            "without a word: launch the job port_setup, or paste the mapping from the README."
+            "silently: launch the job port_setup, or paste the mapping from the README."
         )
     if takes_batches and delivery != WEBHOOK:
-        return Choice(BATCH, f"the mapping of the webhook {name} takes batches", mappings)
+        return SinkSelection(BATCH, f"the mapping of the webhook {name} takes batches", mappings)
     if delivery == BATCH:
         raise SettingsError(
             f"PORT_DELIVERY=webhook_batch, but not all mappings of the webhook {name} take batches, and Port would "
-            "drop them without a word: launch the job port_setup, which changes those of the guide, or unset "
+            "drop them silently: launch the job port_setup, which changes those of the guide, or unset "
             "PORT_DELIVERY."
         )
     single = f"not all mappings of the webhook {name} take batches; the job port_setup changes those of the guide"
-    return Choice(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single, mappings)
+    return SinkSelection(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single, mappings)
 
 
 def find_webhook(webhooks: Sequence[Webhook], url: str) -> Webhook | None:

@@ -28,7 +28,7 @@ def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
             world.tick()
     world.clock.slept.clear()
     change_set, _ = world.decide(Request(), run="next")
-    assert deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
+    assert deliver_changes(change_set, world.sink, world.store, world.clock).not_delivered == 0
     assert 0 < sum(world.clock.slept) <= LEASE.total_seconds()
     world.ends_right()
 
@@ -65,7 +65,7 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(delivery, "begin_sending", meanwhile)
         patched.setattr(world.store, "delivery", lambda _plan: delivery)
-        assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
+        assert deliver_changes(first, world.sink, world.store, world.clock).not_delivered == 0
     assert stopped
     with pytest.raises(StateError, match="planned before another run finished"):
         deliver_changes(second, world.sink, world.store, world.clock)
@@ -86,7 +86,7 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: Scenario
         if not sent:
             world.clock.sleep(2 * LEASE.total_seconds())
             world.sink.send = send  # type: ignore[method-assign]
-            assert deliver_changes(quick, world.sink, world.store, world.clock).unsettled == 0
+            assert deliver_changes(quick, world.sink, world.store, world.clock).not_delivered == 0
             sent.append(world.sandbox.port.events)
         return send(events, heartbeat)
 

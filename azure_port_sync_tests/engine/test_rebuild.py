@@ -55,7 +55,7 @@ def test_a_rebuild_that_is_cut_off_is_gone_on_with(world: Scenario, api: PortApi
     world.begin()
     world.sandbox.put_entity("azureCloudResources", identifier_of(world.one), "Mine now", {}, {})
     world.sandbox.faults.add(Fault("port", status=503, in_body='"operation"', times=None))
-    assert world.tick(Mode.FULL, rebuild_ledger=True, catalog=api).report.unsettled
+    assert world.tick(Mode.FULL, rebuild_ledger=True, catalog=api).report.not_delivered
     world.sandbox.faults.clear()
 
     outcome = world.tick()
