@@ -116,6 +116,14 @@ def test_no_wait_outlasts_the_deadline(flow: Flow, clock: SteppedClock) -> None:
     assert clock.now() - NOW == DEADLINE
 
 
+def test_a_pause_that_was_asked_for_late_ends_at_the_deadline(flow: Flow, clock: SteppedClock) -> None:
+    clock.sleep(500)
+    flow.pause(10**9, "it asks for years")
+    with pytest.raises(TransientError, match="it asks for years"):
+        flow.call(Request(0), _nothing)
+    assert clock.now() - NOW == DEADLINE
+
+
 def test_a_refusal_is_an_answer(flow: Flow, clock: SteppedClock) -> None:
     """It says that Port is well, and is not tried again."""
     clock.sleep(500)
