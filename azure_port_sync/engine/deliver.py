@@ -53,7 +53,7 @@ LIMITS = DeliveryLimits()
 
 
 class DeliveryRecord(Protocol):
-    """Where the progress of a delivery is recorded. Every verb raises StateError when another run has taken over."""
+    """The record of a delivery's progress. Every verb raises StateError when another run has taken over."""
 
     def renew_lease(self) -> None: ...
 

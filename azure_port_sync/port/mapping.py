@@ -20,7 +20,7 @@ MAX_ITEMS = 500
 
 @dataclass(frozen=True)
 class Target:
-    """Where the records of one mapping go, and what is done with them there."""
+    """The blueprint that the records of one mapping go to, and the operation on them there."""
 
     blueprint: str
     operation: Literal["create", "delete"]
@@ -69,7 +69,7 @@ class WebhookMapping:
         ]
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
-        """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
+        """Yield the records of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
 
         `context` is the JSON text ``{"body": ..., "headers": ..., "queryParams": ...}``. What fails is null.
         """

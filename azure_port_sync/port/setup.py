@@ -21,7 +21,7 @@ from azure_port_sync.port.sink_selection import find_webhook
 
 @dataclass(frozen=True)
 class Change:
-    """What was done to a blueprint or webhook: nothing ("unchanged"), or what each line of the diff says."""
+    """The action on a blueprint or webhook ("created", "updated" or "unchanged"), and the lines of its diff."""
 
     identifier: str
     action: str

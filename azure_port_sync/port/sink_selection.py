@@ -52,41 +52,24 @@ def select_sink(delivery: str, url: str | None, *, signs: bool, api: PortApi | N
         raise SettingsError(
             f"PORT_DELIVERY={delivery} needs PORT_WEBHOOK_INGEST_URL: set it to the URL of your Port webhook."
         )
-    if api is None:
-        return _without_mapping(
-            delivery,
-            batch="without API credentials its mapping cannot be checked",
-            single="any mapping takes single events, and without API credentials it is not known whether it takes more",
-        )
-    webhooks = api.webhooks()
+    webhooks = None if api is None else api.webhooks()
     if webhooks is None:
-        return _without_mapping(
-            delivery,
-            batch="PORT_CLIENT_ID may not read its mapping",
-            single="PORT_CLIENT_ID may not read the webhook's mapping, and any takes single events",
-        )
+        why = "without API credentials its mapping is not known"
+        if api is not None:
+            why = "PORT_CLIENT_ID may not read its mapping"
+        if delivery == "auto":
+            return SinkSelection(WEBHOOK, f"any webhook takes single events, and {why}")
+        return SinkSelection(delivery, _ASKED_FOR if delivery == WEBHOOK else f"{_ASKED_FOR}; {why}")
     webhook = find_webhook(webhooks, url)
-    if webhook is None:
-        return _elsewhere(delivery)
-    _check(webhook, signs=signs)
-    return _by_mapping(delivery, webhook)
-
-
-def _without_mapping(delivery: str, *, batch: str, single: str) -> SinkSelection:
-    """Choose where the webhook's mapping is not known; the two texts say why it is not."""
-    if delivery == BATCH:
-        return SinkSelection(BATCH, f"{_ASKED_FOR}; {batch}")
-    return SinkSelection(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single)
-
-
-def _elsewhere(delivery: str) -> SinkSelection:
-    """Choose for a webhook of another account than the credentials."""
-    if delivery == BATCH:
+    if webhook is None and delivery == BATCH:
         raise SettingsError(
             "PORT_DELIVERY=webhook_batch, but PORT_WEBHOOK_INGEST_URL is no webhook of the account that "
             "PORT_CLIENT_ID belongs to, so whether it takes batches is not known: check both, or unset PORT_DELIVERY."
         )
-    return SinkSelection(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
+    if webhook is None:
+        return SinkSelection(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
+    _check(webhook, signs=signs)
+    return _by_mapping(delivery, webhook)
 
 
 def _by_mapping(delivery: str, webhook: Webhook) -> SinkSelection:

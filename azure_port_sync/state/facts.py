@@ -112,7 +112,7 @@ class FactStore:
         self._database.delete(connection, t.subscription, names[:2], [(plan.target, id_) for id_ in sorted(gone)])
 
     def _remember_pending(self, connection: sa.Connection, target: str, pending: pd.DataFrame) -> None:
-        """What waits already has waited since it was first recorded."""
+        """Record the pending entities; one that is pending already stays so since it was first recorded."""
         if pending.empty:
             return
         now = self._database.clock.now()
@@ -121,7 +121,7 @@ class FactStore:
         self._database.upsert(connection, t.pending, names, rows)
 
     def _remember_deleted(self, connection: sa.Connection, target: str, deleted: pd.DataFrame) -> None:
-        """A record that is read again does not prolong its tombstone."""
+        """Record tombstones; a Delete record that is read again does not prolong its own."""
         if deleted.empty:
             return
         now = self._database.clock.now()
