@@ -121,23 +121,17 @@ def deliver(
     Never raises PortError: what went wrong is in the report, with everything that was confirmed before it. `progress`
     is called with the number of operations that are done, and of all, after each group.
     """
-    delivery = _Delivery(sink, record, limits, progress, DeliveryReport(len(change_set)))
+    report = DeliveryReport(len(change_set))
+    delivery = _Delivery(sink, record, limits, progress, report)
     sink.flow.restart_deadline()
-    for rows in _groups(change_set, sink, limits):
-        delivery.send(rows)
-        if delivery.report.error is not None:
-            break
-    delivery.end()
-    return delivery.report
-
-
-def _groups(change_set: pd.DataFrame, sink: Sink, limits: DeliveryLimits) -> Iterator[list[ChangeSetRow]]:
-    """The operations phase by phase, in groups of one phase each, large enough to keep all threads busy."""
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
-        size = limits.sent_together * min(sink.max_batch_size(operation), 5)
+        size = limits.sent_together * min(sink.max_batch_size(operation), 5)  # keeps all threads busy
         for start in range(0, len(phase), size):
-            yield change_set_rows(phase.iloc[start : start + size])
+            if report.error is None:
+                delivery.send(change_set_rows(phase.iloc[start : start + size]))
+    delivery.end()
+    return report
 
 
 def batches(events: Sequence[OutgoingEvent], sink: Sink) -> Iterator[list[OutgoingEvent]]:
@@ -222,7 +216,11 @@ class _Delivery:
             future.add_done_callback(answered.put)
         left = len(sending)
         while left:
-            done = [self._next_answered(answered)]
+            try:
+                done = [answered.get(timeout=self.limits.renewed_within_seconds)]
+            except Empty:  # a Port that takes long to answer must not cost the run its lease
+                self.record.renew_lease()
+                continue
             operations = len(sending[done[0]])
             until = time.monotonic() + self.limits.confirmed_within_seconds
             with suppress(Empty):
@@ -231,13 +229,6 @@ class _Delivery:
                     operations += len(sending[done[-1]])
             left -= len(done)
             yield done
-
-    def _next_answered(self, answered: "SimpleQueue[Future[list[Outcome]]]") -> Future[list[Outcome]]:
-        """Wait for the next answer; a Port that takes long to give it must not cost the run its lease."""
-        while True:
-            with suppress(Empty):
-                return answered.get(timeout=self.limits.renewed_within_seconds)
-            self.record.renew_lease()
 
     def _record_outcomes(self, answered: Sequence[Future[list[Outcome]]], sending: _Sending) -> None:
         accepted = []

@@ -157,6 +157,21 @@ def test_operations_are_sent_and_confirmed_in_groups_of_the_size_that_is_given()
     assert len(record.confirmed) == 10
 
 
+def test_the_lease_is_renewed_while_all_requests_wait_for_port() -> None:
+    renewed = threading.Event()
+
+    class Record(MemoryRecord):
+        def renew_lease(self) -> None:
+            renewed.set()
+
+    class Sink(FakeSink):
+        def take(self, body: bytes) -> None:
+            assert renewed.wait(5)
+
+    limits = DeliveryLimits(renewed_within_seconds=0.01)
+    assert delivered(change_set(upsert(SUBSCRIPTION)), Sink(), Record(), limits).not_delivered == 0
+
+
 def test_what_is_not_a_port_error_is_not_hidden() -> None:
     class Sink(FakeSink):
         def take(self, body: bytes) -> None:
