@@ -72,7 +72,7 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
     with user_facing_errors():
         for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
             resource.check()
-        choice = port.choice
+        selection = port.selection
         snapshot = read_snapshot(azure.reader)
     is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
     subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
@@ -81,8 +81,8 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         value=subscriptions,
         metadata={
             "dagster/row_count": len(subscriptions),
-            "delivery": choice.sink,
-            "delivery_reason": choice.reason,
+            "delivery": selection.sink,
+            "delivery_reason": selection.reason,
             **table(
                 "subscriptions",
                 _with_group_counts(subscriptions, groups),

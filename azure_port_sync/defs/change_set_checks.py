@@ -152,5 +152,5 @@ def _stale_check(stats: RunStats, change_set: ChangeSet) -> dg.AssetCheckResult:
         if stats.stale_may_remain
         else "The ledger has everything that Port contains.",
         known=change_set.plan.known_before,
-        read_from_port="no" if stats.rebuild is None else f"{stats.rebuild.held} entities",
+        read_from_port="no" if stats.rebuild is None else f"{stats.rebuild.in_port} entities",
     )

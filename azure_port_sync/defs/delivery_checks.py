@@ -48,11 +48,11 @@ def delivery_checks(
         ),
         check_result(
             "deliveries_complete",
-            report.unsettled == 0,
+            report.not_delivered == 0,
             report.summary,
             accepted=report.accepted.total(),
             quarantined=report.quarantined,
-            not_delivered=report.unsettled,
+            not_delivered=report.not_delivered,
         ),
         _quarantine_check(quarantined),
         _ledger_check(change_set, report, after.ledger_rows, store),
@@ -75,7 +75,7 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
 
 def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int, store: StateStore) -> dg.AssetCheckResult:
     name = "ledger_matches_inventory"
-    if change_set.kept is None or report.unsettled:
+    if change_set.kept is None or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
     refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
     known = store.ledger.known_among(change_set.plan.target, refused)
@@ -97,7 +97,7 @@ def _port_check(
     name = "port_holds_ledger"
     if port.api is None:
         return check_result(name, True, "Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.")
-    if change_set.plan.mode is not Mode.FULL or report.unsettled:
+    if change_set.plan.mode is not Mode.FULL or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
     refused = {(row.kind, row.identifier) for row, _ in report.refused}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]

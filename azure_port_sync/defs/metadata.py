@@ -158,7 +158,7 @@ def change_set_metadata(
         "duplicate_rows": reads.duplicate_rows,
         "unreadable_rows": reads.unreadable_rows,
         **(
-            {"in_port_before": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
+            {"in_port_before": rebuild.in_port, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
             if rebuild
             else {}
         ),
@@ -211,8 +211,8 @@ def delivery_metadata(
         for row, reason in [*report.refused, *report.failed]
     ]
     return {
-        "delivery": port.choice.sink,
-        "delivery_reason": port.choice.reason,
+        "delivery": port.selection.sink,
+        "delivery_reason": port.selection.reason,
         "accepted": report.accepted.total(),
         "accepted_upserts": report.accepted[Operation.UPSERT],
         "accepted_deletes": report.accepted[Operation.DELETE],

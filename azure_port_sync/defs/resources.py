@@ -21,7 +21,7 @@ from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
-from azure_port_sync.port.sink_selection import API, BATCH, Choice, choose
+from azure_port_sync.port.sink_selection import API, BATCH, SinkSelection, select_sink
 from azure_port_sync.port.sinks import Sink
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import WebhookBatchSink, WebhookSink
@@ -149,7 +149,7 @@ class PortResource(_CheckedResource):
     }
     _api: PortApi | None = PrivateAttr(default=None)
     _sink: Sink | None = PrivateAttr(default=None)
-    _choice: Choice | None = PrivateAttr(default=None)
+    _selection: SinkSelection | None = PrivateAttr(default=None)
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = self._settings
@@ -175,18 +175,18 @@ class PortResource(_CheckedResource):
             self._api.close()
 
     @property
-    def choice(self) -> Choice:
+    def selection(self) -> SinkSelection:
         """The way into Port that the run takes, and the reason; determined once in each run."""
-        if self._choice is None:
+        if self._selection is None:
             signs = self.webhook_secret is not None
-            self._choice = choose(self.settings.PORT_DELIVERY, self.webhook_url, signs=signs, api=self._api)
-        return self._choice
+            self._selection = select_sink(self.settings.PORT_DELIVERY, self.webhook_url, signs=signs, api=self._api)
+        return self._selection
 
     @property
     def sink(self) -> Sink:
         """The way into Port, opened."""
         if self._sink is None:
-            settings, way = self.settings, self.choice.sink
+            settings, way = self.settings, self.selection.sink
             common: dict[str, Any] = {
                 "concurrency": settings.PORT_MAX_CONCURRENCY,
                 "deadline": settings.delivery_deadline,
@@ -203,7 +203,7 @@ class PortResource(_CheckedResource):
     @property
     def mapping(self) -> WebhookMapping:
         """Predicts what Port makes of our events: by the webhook's own mapping where it is known, otherwise by ours."""
-        return WebhookMapping(self.choice.mappings or model.webhook()["mappings"])
+        return WebhookMapping(self.selection.mappings or model.webhook()["mappings"])
 
     @property
     def api(self) -> PortApi | None:

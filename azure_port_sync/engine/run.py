@@ -163,11 +163,11 @@ def deliver_changes(
         raise GuardError("This change set is of a dry run, which sends nothing.")
     if change_set.blocked_by:
         raise GuardError(change_set.blocked_by)
-    with claimed(store, clock, run_plan) as lease:
+    with claimed(store, clock, run_plan) as ledger:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
-        lease.begin_deleting_containers(change_set_rows(going))
-        report = deliver(frame, sink, lease, limits=limits, progress=progress)
-        if report.unsettled == 0 and run_plan.advances_watermark:
+        ledger.begin_deleting_containers(change_set_rows(going))
+        report = deliver(frame, sink, ledger, limits=limits, progress=progress)
+        if report.not_delivered == 0 and run_plan.advances_watermark:
             store.targets.finish(run_plan)
     return report
 

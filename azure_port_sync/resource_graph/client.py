@@ -4,8 +4,8 @@ It sends a request again for as long as what comes back is transient (`failures`
 and says whether the response holds the whole result. What to do with one that does not is for `parts`.
 
 The Azure SDK signs in, gives the model of a request and sends it, without its retries, which leave out a part of what
-is transient for a POST (a 429 without Retry-After, 502, 408), and without following redirects. Its `ResourceGraphClient`
-is passed by: it decodes each answer, copies it into a model at five times the cost of reading it, and reports less of a
+is transient for a POST (a 429 without Retry-After, 502, 408), and without following redirects. `ResourceGraphClient` is
+passed by: it decodes each answer, copies it into a model at five times the cost of reading it, and reports less of a
 body that is not Azure's than the answer itself says.
 """
 

@@ -1,11 +1,11 @@
-"""Facts that outlive a run: subscriptions, what waits, what was deleted, and what Port does not take.
+"""Facts that outlive a run: subscriptions, pending entities, tombstones, and operations in quarantine.
 
-`record` is the one door through which a run's facts about Azure come in; what Port refuses comes in through
-`quarantine`, and a confirmed delivery settles all of it.
+`record` is the one door through which a run's facts about Azure come in; a delivery adds what Port refuses, and forgets
+what it has delivered.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 import pandas as pd
@@ -19,7 +19,6 @@ from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database, Row
-from azure_port_sync.state.lease import Lease
 from azure_port_sync.state.targets import contents_due_until, ensure_target
 
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
@@ -29,30 +28,12 @@ TOMBSTONE_FOR = timedelta(hours=48)
 #: Causes of quarantine: Port refused the operation, or the identifier is another entity's.
 REFUSED, CONFLICT = "refused", "conflict"
 
-_QUARANTINE = (
-    "target",
-    "entity",
-    "kind",
-    "identifier",
-    "azure_id",
-    "type",
-    "cause",
-    "operation",
-    "hash",
-    "payload",
-    "reason",
-    "first_at",
-    "last_at",
-    "attempts",
-)
-
 
 class FactStore:
     """The facts of a store's targets."""
 
-    def __init__(self, database: Database, lease: Lease) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lease = lease
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -62,7 +43,7 @@ class FactStore:
         query = sa.select(seen.subscription_id, seen.whole, seen.settled, seen.missing_since)
         with self._database.read() as connection:
             rows = connection.execute(query.where(seen.target == target)).all()
-        return {id_: SubscriptionState(whole, settled, missing_since) for id_, whole, settled, missing_since in rows}
+        return {id_: SubscriptionState(*state) for id_, *state in rows}
 
     def pending(self, target: str) -> pd.DataFrame:
         """Return the entities that wait for a row or for their parent: identifier, azure_id, type, since."""
@@ -83,8 +64,7 @@ class FactStore:
         `hash` is null for a delete; `cause` is REFUSED, or CONFLICT where the identifier is another entity's.
         """
         quarantine = t.quarantine.c
-        columns = [quarantine[name] for name in _QUARANTINE[2:]]
-        query = sa.select(*columns).where(quarantine.target == target)
+        query = sa.select(*t.quarantine.columns[2:]).where(quarantine.target == target)
         return self._database.frame(query.order_by(quarantine.first_at, quarantine.azure_id))
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -100,27 +80,22 @@ class FactStore:
             self._forget(connection, t.pending, plan.target, facts.no_longer_pending)
             self._remember_deleted(connection, plan.target, facts.deleted)
             self._put_aside(connection, plan.target, facts.conflicts, CONFLICT)
-            self._release(connection, plan.target, facts.released)
+            self._forget(connection, t.quarantine, plan.target, (_digest(*entity) for entity in facts.released))
             self._mark_contents_due(connection, plan, facts.contents_due)
             expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
-    def quarantine(self, plan: Plan, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason.
+    def quarantine(self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
+        """Put aside the operations that Port refuses, each with its reason, as part of a delivery's transaction."""
+        self._put_aside(connection, target, refused, REFUSED)
+        self._forget(connection, t.pending, target, (row.identifier for row, _ in refused))
 
-        Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
-        """
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._put_aside(connection, plan.target, refused, REFUSED)
-            self._forget(connection, t.pending, plan.target, [row.identifier for row, _ in refused])
-
-    def settle(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
+    def forget_delivered(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
         """Forget what waited for these operations, as part of the transaction that confirms them."""
-        upserts = [row.identifier for row in rows if row.operation == Operation.UPSERT]
-        self._forget(connection, t.pending, target, [row.identifier for row in rows])
+        upserts = (row.identifier for row in rows if row.operation == Operation.UPSERT)
+        self._forget(connection, t.pending, target, (row.identifier for row in rows))
         self._forget(connection, t.tombstone, target, upserts)
-        self._release(connection, target, [(row.kind, row.azure_id) for row in rows])
+        self._forget(connection, t.quarantine, target, (_digest(row.kind, row.azure_id) for row in rows))
 
     def _remember_subscriptions(self, connection: sa.Connection, plan: Plan, found: Subscriptions) -> None:
         """Note which are seen, and which of them this run reads; what is seen no more is forgotten."""
@@ -137,7 +112,7 @@ class FactStore:
         self._database.delete(connection, t.subscription, names[:2], [(plan.target, id_) for id_ in sorted(gone)])
 
     def _remember_pending(self, connection: sa.Connection, target: str, pending: pd.DataFrame) -> None:
-        """What waits already has waited since it was first recorded."""
+        """Record the pending entities; one that is pending already stays so since it was first recorded."""
         if pending.empty:
             return
         now = self._database.clock.now()
@@ -146,7 +121,7 @@ class FactStore:
         self._database.upsert(connection, t.pending, names, rows)
 
     def _remember_deleted(self, connection: sa.Connection, target: str, deleted: pd.DataFrame) -> None:
-        """A record that is read again does not prolong its tombstone."""
+        """Record tombstones; a Delete record that is read again does not prolong its own."""
         if deleted.empty:
             return
         now = self._database.clock.now()
@@ -187,22 +162,15 @@ class FactStore:
             for row, reason in refused
         )
         changing = ("cause", "operation", "hash", "payload", "reason", "last_at")
-        self._database.upsert(connection, t.quarantine, _QUARANTINE, rows, update=changing, add=("attempts",))
+        self._database.upsert(
+            connection, t.quarantine, t.quarantine.columns.keys(), rows, update=changing, add=("attempts",)
+        )
 
-    def _release(self, connection: sa.Connection, target: str, entities: Sequence[tuple[str, str]]) -> None:
-        """Forget why Port did not take these (kind, azure id) pairs."""
-        if self._holds_any(connection, t.quarantine, target):
-            rows = ((target, _digest(*entity)) for entity in entities)
-            self._database.delete(connection, t.quarantine, ("target", "entity"), rows)
-
-    def _forget(self, connection: sa.Connection, table: sa.Table, target: str, identifiers: Sequence[str]) -> None:
-        if self._holds_any(connection, table, target):
-            rows = ((target, identifier) for identifier in identifiers)
-            self._database.delete(connection, table, ("target", "identifier"), rows)
-
-    def _holds_any(self, connection: sa.Connection, table: sa.Table, target: str) -> bool:
-        """Spares thousands of statements where there is nothing, as there mostly is."""
-        return bool(connection.scalar(sa.select(sa.exists().where(table.c.target == target))))
+    def _forget(self, connection: sa.Connection, table: sa.Table, target: str, keys: Iterable[str]) -> None:
+        """Delete the rows of these keys; where the table has none, as mostly, without thousands of statements."""
+        if connection.scalar(sa.select(sa.exists().where(table.c.target == target))):
+            names = table.primary_key.columns.keys()
+            self._database.delete(connection, table, names, ((target, key) for key in keys))
 
 
 def is_fresh_tombstone(database: Database) -> sa.ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """The names of entities: one to one, legal in Port, and met by the guide's relations."""
 
+import json
 import re
 
 import jq
@@ -16,7 +17,7 @@ from azure_port_sync.core.identity import (
     port_identifier,
     target_name,
 )
-from azure_port_sync.port.jq_dialect import evaluate
+from azure_port_sync.port.jq_dialect import Program, embed
 
 #: Port's own regular expression for an entity's identifier, run by an engine that knows ``\p{L}``.
 _LEGAL = jq.compile(r'test("^(?!\\.{1,2}$)[\\p{L}0-9@_.+:\\\\/=-]+$")')
@@ -207,7 +208,7 @@ def test_guides_relation_text_equals_the_groups_identifier(group: str) -> None:
     group_id = f"/subscriptions/{subscription}/resourceGroups/{group}"
     subscription_id, resource_group = containers_of(f"{group_id}/providers/Microsoft.Web/sites/x")
     data = {"subscriptionId": subscription_id, "resourceGroup": escape(resource_group)}
-    assert evaluate(_RELATION, {"body": {"data": data}}) == port_identifier(escape(group_id))
+    assert Program(embed(_RELATION)).first(json.dumps({"body": {"data": data}})) == port_identifier(escape(group_id))
 
 
 def test_targets_are_apart() -> None:

@@ -135,7 +135,7 @@ def test_a_subscription_of_the_management_group_that_shrinks_to_a_group_has_its_
 
 
 def test_a_named_subscription_that_was_never_readable_stops_the_run(two: Scenario) -> None:
-    """Azure leaves it out without a word; nobody would notice that it is not synced."""
+    """Azure leaves it out silently; nobody would notice that it is not synced."""
     nowhere = "00000000-0000-4000-8000-000000000000"
     two.reader = two.reader_of(Scope.of(subscription_ids=[two.subscription, two.other, nowhere]))
     with pytest.raises(GuardError, match=f"AZURE_SUBSCRIPTION_IDS names {nowhere}, of which Azure shows .* nothing"):

@@ -69,7 +69,7 @@ class Scenario:
     def tick_under(self, fault: Fault) -> None:
         """A run that a fault ends early."""
         self.sandbox.faults.add(fault)
-        assert self.tick().report.unsettled
+        assert self.tick().report.not_delivered
         self.sandbox.faults.clear()
 
     def decide(

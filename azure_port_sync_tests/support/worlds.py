@@ -308,7 +308,7 @@ class Ran:
 
     mode: str
     operations: int
-    unsettled: int
+    not_delivered: int
     known_before: int
     summary: str
 
@@ -400,13 +400,13 @@ class Syncer:
             limits=DeliveryLimits(sent_together=3),  # a death between two groups is a case of its own
         )
         plan, report = outcome.plan, outcome.report
-        return Ran(plan.mode, report.total, report.unsettled, plan.known_before, _summary(outcome))
+        return Ran(plan.mode, report.total, report.not_delivered, plan.known_before, _summary(outcome))
 
 
 def _summary(outcome: Outcome) -> str:
     report = outcome.report
     sent = ", ".join(f"{number} {name}s" for name, number in sorted(report.accepted.items())) or "nothing"
-    rest = f", {report.unsettled} unsettled ({report.error or report.refused})" if report.unsettled else ""
+    rest = f", {report.not_delivered} not_delivered ({report.error or report.refused})" if report.not_delivered else ""
     verdicts = {str(verdict): number for verdict, number in outcome.stats.verdicts.items() if number}
     return f"over {outcome.plan.window}: {sent}{rest}; {verdicts}"
 
@@ -810,7 +810,7 @@ class World:
                 deleted, most = len(life.deletes & held), max(self.floor, ran.known_before // 4)
                 assert deleted <= most, f"{deleted} entities were deleted, {most} is all that the guard allows"
         finally:
-            settled = ran is not None and ran.unsettled == 0
+            settled = ran is not None and ran.not_delivered == 0
             self.grace.run_ends(self.clock.now(), in_order=ran is not None, settled=settled)
         guarded = ran is None and not life.died_at
         return self._run(Tick(force=tick.force, mode=tick.mode), lambda _: None, allow=True) if guarded else ran
@@ -874,7 +874,7 @@ class World:
     def quiet_tick(self) -> Ran:
         ran = self._run(Tick(), lambda _: None)
         assert ran is not None
-        assert ran.unsettled == 0, ran.summary
+        assert ran.not_delivered == 0, ran.summary
         return ran
 
     def check(self, when: str) -> None:
