@@ -55,15 +55,22 @@ def main() -> int:
     )
     command = parser.parse_args().command
     if command == "docs":
-        return _write_docs()
+        from azure_port_sync.defs.configuration_page import PAGE, configuration
+
+        PAGE.write_text(configuration(), encoding="utf-8")
+        print(f"Wrote {PAGE}")
+        return 0
     # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
     try:
-        place = _real_place(environment) if has_credentials(environment) else None
-        if command == "run":
-            return _run_for_real(place) if place else _run_on_sandbox()
-        return _dev_for_real(place) if place else _dev_on_sandbox()
+        if has_credentials(environment):
+            home = Path(environment.get("DAGSTER_HOME", "").strip() or _REAL_HOME)
+            place = _place(Path.cwd(), home, environment)
+            title = "Syncing once with the settings of this environment"
+            return _sync(place, title) if command == "run" else _dagster_dev(place)
+        print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
+        return _run_on_sandbox() if command == "run" else _dev_on_sandbox()
     except SyncError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -72,9 +79,9 @@ def main() -> int:
 
 
 def has_credentials(environment: Mapping[str, str]) -> bool:
-    """Whether the settings are those of a real Port; False means the sandbox.
+    """Return whether the settings are those of a real Port; False means the sandbox.
 
-    Raises SettingsError where they are incomplete: a run on the sandbox would hide the mistake.
+    Raises SettingsError when they are incomplete: a run on the sandbox would hide the mistake.
     """
     given = {name for name in environment if environment[name].strip()}
     if given.intersection(_PORT_SETTINGS):
@@ -91,10 +98,9 @@ def has_credentials(environment: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Where Dagster runs: its working folder, its home and its environment."""
+    """The working folder and the environment of a Dagster process."""
 
     folder: Path
-    home: Path
     environment: dict[str, str]
 
 
@@ -104,44 +110,27 @@ def _place(folder: Path, home: Path, environment: Mapping[str, str]) -> Place:
     if not link.is_symlink() and not link.exists():
         link.symlink_to(Path("dagster.yaml").resolve())
     quiet = {"PYTHONWARNINGS": "ignore", "DAGSTER_HOME": str(home.resolve()), "PYTHONUNBUFFERED": "1"}
-    return Place(folder, home.resolve(), {**environment, **quiet})
-
-
-def _real_place(environment: Mapping[str, str]) -> Place:
-    home = Path(environment.get("DAGSTER_HOME", "").strip() or _REAL_HOME)
-    return _place(Path.cwd(), home, environment)
+    return Place(folder, {**environment, **quiet})
 
 
 # -- make run -------------------------------------------------------------------------------------------------------
 
 
-def _run_for_real(place: Place) -> int:
-    print("Syncing once with the settings of this environment ...", flush=True)
-    if not _sync(place):
-        return 1
-    print(_summary(place))
-    return 0
-
-
 def _run_on_sandbox() -> int:
-    print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
     with _sandbox() as sandbox:
-        print(f"The sandbox serves its catalog at {sandbox.url}\n\nFirst run ...", flush=True)
-        if not _sync(sandbox.place):
-            return 1
-        print(_summary(sandbox.place))
+        print(f"The sandbox serves its catalog at {sandbox.url}\n")
+        if status := _sync(sandbox.place, "First run"):
+            return status
         print("\nChanging the tenant ...")
         for sentence in sandbox.ask("POST", "play"):
             print(f"  {sentence}")
-        print("\nSecond run ...", flush=True)
-        if not _sync(sandbox.place):
-            return 1
-        print(_summary(sandbox.place))
-        return _compare(sandbox.ask("GET", "comparison"))
+        print()
+        return _sync(sandbox.place, "Second run") or _compare(sandbox.ask("GET", "comparison"))
 
 
-def _sync(place: Place) -> bool:
-    """Run the job incremental_sync to its end and print its log; return whether it succeeded."""
+def _sync(place: Place, title: str) -> int:
+    """Run the job incremental_sync to its end, print its log and its figures, and return the exit status."""
+    print(f"{title} ...", flush=True)
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", _MODULE, "-j", "incremental_sync"]
     with subprocess.Popen(
         command, cwd=place.folder, env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -153,15 +142,12 @@ def _sync(place: Place) -> bool:
                 print(f"  {line.rstrip().split(' - ', 6)[-1]}", flush=True)
     if process.returncode:
         print("".join(line for line in lines if " - DEBUG - " not in line), file=sys.stderr)
-    return process.returncode == 0
-
-
-def _summary(place: Place) -> str:
-    """Return the newest run in figures."""
-    os.environ["DAGSTER_HOME"] = str(place.home)
+        return 1
+    os.environ["DAGSTER_HOME"] = place.environment["DAGSTER_HOME"]
     from azure_port_sync.defs.run_summary import newest_run
 
-    return newest_run()
+    print(newest_run())
+    return 0
 
 
 def _compare(comparison: Mapping[str, Any]) -> int:
@@ -178,18 +164,13 @@ def _compare(comparison: Mapping[str, Any]) -> int:
 # -- make dev -------------------------------------------------------------------------------------------------------
 
 
-def _dev_for_real(place: Place) -> int:
-    return _dagster_dev(place, catalog=None)
-
-
 def _dev_on_sandbox() -> int:
-    print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
     with _sandbox("--drift", "20") as sandbox:
         sandbox.place.environment["INCREMENTAL_SYNC_CRON"] = "* * * * *"  # something to see without a long wait
         return _dagster_dev(sandbox.place, catalog=sandbox.url)
 
 
-def _dagster_dev(place: Place, *, catalog: str | None) -> int:
+def _dagster_dev(place: Place, *, catalog: str | None = None) -> int:
     """Run `dagster dev` on loopback until Ctrl-C, and return when all of it has stopped."""
     port = _free_port(3000)
     workspace = str(Path("workspace.yaml").resolve())
@@ -211,17 +192,6 @@ def _free_port(wanted: int) -> int:
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-# -- make docs ------------------------------------------------------------------------------------------------------
-
-
-def _write_docs() -> int:
-    from azure_port_sync.defs.configuration_page import PAGE, configuration
-
-    PAGE.write_text(configuration(), encoding="utf-8")
-    print(f"Wrote {PAGE}")
-    return 0
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------------

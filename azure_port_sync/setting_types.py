@@ -83,7 +83,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _is_exposed(url: SplitResult) -> bool:
-    """Whether what is sent there travels readable through a network."""
+    """Return whether whatever is sent there can be read on the network."""
     return url.scheme == "http" and url.hostname not in _LOOPBACK
 
 

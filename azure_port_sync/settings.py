@@ -8,7 +8,7 @@ the run with one sentence.
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise, takewhile
+from itertools import pairwise, permutations, takewhile
 from typing import Literal
 
 from cronsim import CronSim
@@ -197,13 +197,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _both_port_credentials(self) -> "Settings":
-        if (self.PORT_CLIENT_ID is None) != (self.PORT_CLIENT_SECRET is None):
-            given, missing = "PORT_CLIENT_ID", "PORT_CLIENT_SECRET"
-            if self.PORT_CLIENT_ID is None:
-                given, missing = missing, given
-            raise ValueError(
-                f"{given} is set, but {missing} is not: set both from the credentials that Port shows, or neither."
-            )
+        for given, missing in permutations(("PORT_CLIENT_ID", "PORT_CLIENT_SECRET")):
+            if getattr(self, given) is not None and getattr(self, missing) is None:
+                raise ValueError(
+                    f"{given} is set, but {missing} is not: set both from the credentials that Port shows, or neither."
+                )
         return self
 
     @property

@@ -18,7 +18,7 @@ _EDGES = {"core"}
 _ENGINE = {*_EDGES, "resource_graph", "port", "state"}
 _DEFS = {*_ENGINE, "engine", "settings"}
 
-#: What each room may import besides itself.
+#: The rooms that each room may import besides itself.
 _MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "core": set(),

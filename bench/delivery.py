@@ -128,7 +128,7 @@ def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
     report = deliver_changes(ChangeSet(change_set, plan, Guard(deletes=0, known=0)), sink, store, clock)
     seconds = time.monotonic() - started
     sink.close()
-    if report.unsettled:
+    if report.not_delivered:
         sys.exit(f"{way}: {report.error}")
     return seconds, sink.flow.requests
 

@@ -17,33 +17,27 @@ from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE, Kind, kind_of
 #: providers vary at will. An entity that differs only in them, or in how it last changed, is `unchanged`.
 _NOT_HASHED = frozenset({"rgTags", "id"})
 
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def canonical(data: Mapping[str, Any]) -> str:
-    """`data` as canonical JSON text."""
-    return _ENCODER.encode(data)
+#: Return a value as canonical JSON text.
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def content_hash(data: Mapping[str, Any]) -> str:
-    """128 bits over what Port shows of an entity."""
+    """Return 128 bits over what Port shows of an entity."""
     shown = {key: value for key, value in data.items() if key not in _NOT_HASHED}
     return hashlib.blake2b(canonical(shown).encode(), digest_size=16).hexdigest()
 
 
 def identity(azure_id: str, resource_type: str, name: str | None) -> dict[str, Any]:
-    """The identity columns of an entity; a missing name is read from the end of its id."""
-    kind = kind_of(resource_type)
-    containers = containers_of(azure_id)
+    """Return the identity columns of an entity; a missing name is read from the end of its id."""
+    subscription_id, resource_group = containers_of(azure_id)
     return {
-        "kind": kind,
+        "kind": kind_of(resource_type),
         "identifier": port_identifier(escape(azure_id)),
         "azure_id": azure_id,
         "type": resource_type,
         "name": name or azure_id.rpartition("/")[2],
-        "subscription_id": containers.subscription_id,
-        "resource_group": containers.resource_group,
+        "subscription_id": subscription_id,
+        "resource_group": resource_group,
     }
 
 
@@ -53,7 +47,7 @@ def observed_row(
     extra_columns: Sequence[str] = (),
     change: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One observation of a row that Azure shows.
+    """Return the observation of a row that Azure shows.
 
     `row` has the keys ``id name type location tags inScope``, for resources also ``rgTags`` and one ``extra<n>`` per
     extra column; `change` the keys ``changeType changeTime changedProperties``.
@@ -82,13 +76,13 @@ def observed_row(
 
 
 def observed_subscription(subscription_id: str, name: str) -> dict[str, Any]:
-    """One observation of a subscription that shows no row of its own, only some of its groups."""
+    """Return the observation of a subscription that shows no row of its own, only some of its groups."""
     row = {"id": f"/subscriptions/{subscription_id}", "name": name, "type": SUBSCRIPTION_TYPE, "location": None}
     return observed_row({**row, "tags": None, "inScope": True})
 
 
 def observed_absence(azure_id: str, resource_type: str, change: Mapping[str, Any]) -> dict[str, Any]:
-    """One observation of a change record whose entity Azure shows no row for."""
+    """Return the observation of a change record whose entity Azure shows no row for."""
     return {
         **identity(azure_id, resource_type, None),
         "present": False,
@@ -100,13 +94,14 @@ def observed_absence(azure_id: str, resource_type: str, change: Mapping[str, Any
 def _change_columns(change: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "change_type": change["changeType"],
-        "change_time": parse_instant(change["changeTime"]),
+        # As Azure writes it: 0 to 7 fractional digits, ``Z`` or an offset. Microseconds are kept.
+        "change_time": datetime.fromisoformat(change["changeTime"]),
         "change": canonical(change),
     }
 
 
 def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `data` that says who an entity is and where it lies; a delete carries nothing else."""
+    """Return the part of `data` that says who an entity is and where it lies; a delete carries nothing else."""
     resource_id = escape(identity_columns["azure_id"])
     if port_identifier(resource_id) != identity_columns["identifier"]:
         resource_id = identity_columns["identifier"]  # imported from Port and never sent by us: its id is a guess
@@ -117,14 +112,6 @@ def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:
         # Escaped like the identifier, so that the guide's relation meets the group.
         "resourceGroup": escape(identity_columns["resource_group"]),
     }
-
-
-def parse_instant(text: str) -> datetime:
-    """An instant as Azure writes it: 0 to 7 fractional digits, ``Z`` or an offset. Microseconds are kept.
-
-    Raises ValueError for a text that is none.
-    """
-    return datetime.fromisoformat(text)
 
 
 def _set_path(data: dict[str, Any], path: Sequence[str], value: Any) -> None:

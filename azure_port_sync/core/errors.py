@@ -23,4 +23,3 @@ class PortError(SyncError):
 
 class StateError(SyncError):
     """The state store cannot be used, or is not the one that this run planned from."""
-

@@ -1,4 +1,4 @@
-"""The guard against mass deletion: deletes that Azure has no record of, more than a run may carry out by itself, are held.
+"""The guard against mass deletion: too many deletes at once that Azure has no record of are held.
 
 Resource Graph has returned too few rows before, and automations have deleted by it (facts reported in
 github.com/Azure/azure-sdk-for-net, issue 14403); Microsoft advises never to act destructively on its answer alone. A
@@ -21,8 +21,8 @@ MAX_DELETE_RATIO_OF_FEW = 0.5
 class Guard:
     """The deletes of a run, and how many of them the defaults or a person allow.
 
-    `deletes` counts those without evidence and `proven` the others, all of entities that Port is known to hold; `known`
-    is the number of these. `out_of_scope` of the `deletes` are of entities that Azure shows, and the settings leave out.
+    `deletes` counts those without evidence and `proven` the others, all of `known` entities, which Port is known to
+    hold. `out_of_scope` of the `deletes` are of entities that Azure shows, and that the settings leave out.
     """
 
     deletes: int = 0
@@ -50,8 +50,8 @@ class Guard:
     def __str__(self) -> str:
         if not self.exceeded:
             return (
-                f"{self.deletes + self.proven:,} of {self.known:,} known entities are to be deleted; Azure has a Delete "
-                f"record for {self.proven:,} of them."
+                f"{self.deletes + self.proven:,} of {self.known:,} known entities are to be deleted, "
+                f"{self.proven:,} of them by a Delete record of Azure's."
             )
         sentence = (
             f"{self.deletes:,} of the {self.known:,} entities that Port is known to hold "
@@ -62,8 +62,8 @@ class Guard:
         if self.allowed:
             return f"{sentence} Allowed by a person (allow_mass_delete)."
         return (
-            f"{sentence} These deletes are held; everything else goes on. If they are right, launch the job again with "
-            "`allow_mass_delete: true`; otherwise check the identity's role assignments, and the settings that say what "
-            "is in scope (RESOURCE_GROUP_TAG_FILTERS, RESOURCE_TYPES, AZURE_SUBSCRIPTION_IDS, AZURE_MANAGEMENT_GROUPS). "
-            "The run's stdout and the table azure_port_sync_held_delete of the state list them all."
+            f"{sentence} They are held, and everything else is delivered. If they are right, launch the job again with "
+            "`allow_mass_delete: true`; otherwise check the identity's role assignments and the settings that select "
+            "(RESOURCE_GROUP_TAG_FILTERS, RESOURCE_TYPES, AZURE_SUBSCRIPTION_IDS, AZURE_MANAGEMENT_GROUPS). The stdout "
+            "of the run lists them all, and so does the table azure_port_sync_held_delete of the state."
         )

@@ -1,4 +1,4 @@
-"""What an entity is called: Azure ids in, Port identifiers out, one to one but for space and underscore.
+"""The names of entities: Azure ids in, Port identifiers out, one to one but for space and underscore.
 
 Azure compares ids without regard to case and lets resource providers spell them as they like, so identity is the
 lower-cased id. Port accepts letters, digits and ``@_.+:\\/=-`` (Port's OpenAPI specification, entity identifier);
@@ -10,7 +10,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import NamedTuple
 
 #: Port's limit for an entity identifier (Port's OpenAPI specification).
 MAX_IDENTIFIER_LENGTH = 1000
@@ -29,7 +28,7 @@ def target_name(tenant_id: str, destination: str) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` lower-cased, with what Port's identifiers refuse written as ``=hh``; spaces stay.
+    """Return `text` lower-cased, with what Port's identifiers refuse written as ``=hh``; spaces stay.
 
     >>> escape("/x/RG (old)")
     '/x/rg =28old=29'
@@ -41,31 +40,32 @@ def escape(text: str) -> str:
 
 
 def port_identifier(escaped: str) -> str:
-    """The identifier that Port stores for an escaped id: the guide's mapping makes each space a ``_``."""
+    """Return the identifier that Port stores for an escaped id: the guide's mapping makes each space a ``_``."""
     return escaped.replace(" ", "_")
 
 
 def azure_id_of(identifier: str, title: str | None) -> str:
-    """The Azure id that an entity of Port was made from.
+    """Return the Azure id that an entity of Port was made from.
 
     The mapping made ``_`` of spaces; the entity's title, which is the resource's name in Azure's spelling, tells them
     apart in the last segment. In the segments before it they stay ``_``, and letters stay lower-case: such an id still
-    leads to the same identifier. What was not made from an Azure id (a person can add entities) is returned as it is.
+    leads to the same identifier. An identifier that was not made from an Azure id (a person can add entities) is
+    returned as it is.
 
     >>> azure_id_of("/subscriptions/a/resourcegroups/rg_=28old=29/providers/p/t/my_app", "My App")
     '/subscriptions/a/resourcegroups/rg_(old)/providers/p/t/My App'
     >>> azure_id_of("My-Thing", "My Thing")
     'My-Thing'
     """
-    azure_id = _ESCAPES.sub(_unescaped, identifier)
+
+    def unescaped(found: re.Match[str]) -> str:
+        return bytes.fromhex(found[0].replace("=", "")).decode(errors="replace")
+
+    azure_id = _ESCAPES.sub(unescaped, identifier)
     if not (identifier.startswith("/") and _is_made_from(azure_id, identifier)):
         return identifier
     named = f"{azure_id.rpartition('/')[0]}/{title}"
     return named if title and _is_made_from(named, identifier) else azure_id
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return bytes.fromhex(found[0].replace("=", "")).decode(errors="replace")
 
 
 def _is_made_from(azure_id: str, identifier: str) -> bool:
@@ -82,7 +82,7 @@ def group_id_of(azure_id: str) -> str:
     '/subscriptions/A1/resourceGroups/Web'
     """
     found = _CONTAINERS_IN_ID.match(azure_id)
-    return found[0] if found is not None and found[2] else ""
+    return found[0] if found and found[2] else ""
 
 
 def _is_legal(character: str) -> bool:
@@ -90,30 +90,20 @@ def _is_legal(character: str) -> bool:
 
 
 def illegal_identifiers(identifiers: Iterable[str]) -> list[str]:
-    """Those that Port would refuse: with a character outside its set, or too long."""
-    return [text for text in identifiers if len(text) > MAX_IDENTIFIER_LENGTH or not _is_identifier(text)]
+    """Return the identifiers that Port would refuse: too long, or with a character outside its set."""
+    return [
+        text
+        for text in identifiers
+        if len(text) > MAX_IDENTIFIER_LENGTH
+        or not (_PLAIN_IDENTIFIER(text) or all((_is_legal(c) and c != " ") or c == "=" for c in text))
+    ]
 
 
-def _is_identifier(text: str) -> bool:
-    return bool(_PLAIN_IDENTIFIER(text)) or all(
-        (_is_legal(character) and character != " ") or character == "=" for character in text
-    )
-
-
-class Containers(NamedTuple):
-    """The subscription and resource group that an Azure id lies in, lower-cased; "" where it lies in none."""
-
-    subscription_id: str
-    resource_group: str
-
-
-def containers_of(azure_id: str) -> Containers:
-    """Read the containers out of an id.
+def containers_of(azure_id: str) -> tuple[str, str]:
+    """Return the subscription and the resource group that an id lies in, lower-cased; "" where it lies in none.
 
     >>> containers_of("/subscriptions/A1/resourceGroups/Web/providers/Microsoft.Web/sites/x")
-    Containers(subscription_id='a1', resource_group='web')
+    ('a1', 'web')
     """
     found = _CONTAINERS_IN_ID.match(azure_id)
-    if found is None:
-        return Containers("", "")
-    return Containers(found[1].lower(), (found[2] or "").lower())
+    return (found[1].lower(), (found[2] or "").lower()) if found else ("", "")

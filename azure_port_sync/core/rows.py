@@ -104,14 +104,9 @@ def to_table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
 
 
-def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """A table of these rows; a key that a row lacks becomes null."""
-    return pa.Table.from_pylist(list(rows), schema=schema)
-
-
 def frame_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pd.DataFrame:
-    """An Arrow-backed DataFrame of these rows."""
-    return to_frame(table_of(rows, schema))
+    """An Arrow-backed DataFrame of these rows; a key that a row lacks becomes null."""
+    return to_frame(pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

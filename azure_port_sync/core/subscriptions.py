@@ -17,11 +17,12 @@ class SubscriptionState(NamedTuple):
     """The memory of a subscription.
 
     `whole`: its own row was shown, so that the identity may read all of it; a Reader on a group sees only the group.
-    `settled`: the last settled run read it. `missing_since`: the first run that missed it; None while it is shown.
+    `inventoried`: the last run that moved the watermark has read it. `missing_since`: the first run that missed it;
+    None while it is shown.
     """
 
     whole: bool
-    settled: bool
+    inventoried: bool
     missing_since: datetime | None = None
 
 
@@ -51,7 +52,7 @@ class Subscriptions:
 
         What was read of them may not be whole, so they get grace, and are inventoried when they are back.
         """
-        lost = {id_: self.seen[id_]._replace(settled=False, missing_since=now) for id_ in silent}
+        lost = {id_: self.seen[id_]._replace(inventoried=False, missing_since=now) for id_ in silent}
         grace = dict.fromkeys(silent, now + GRACE) | self.in_grace
         return replace(self, seen=self.seen | lost, in_grace=grace, silent=frozenset(silent))
 
@@ -73,19 +74,19 @@ def compare_subscriptions(
 
     `given_up` are subscriptions that vanished because a setting leaves them out: they get no grace, and are forgotten.
     """
-    seen = {id_: SubscriptionState(whole, settled=False) for id_, whole in shown.items()}
+    seen = {id_: SubscriptionState(whole, inventoried=False) for id_, whole in shown.items()}
     in_grace = {}
     for id_, before in remembered.items():
         if not _is_lost(id_, before, shown) or id_ in given_up:
             if id_ in shown:
-                seen[id_] = SubscriptionState(shown[id_], before.settled)
+                seen[id_] = SubscriptionState(shown[id_], before.inventoried)
             continue
         since = _since(before, now)
         if now - since < GRACE:
             in_grace[id_] = since + GRACE
         if id_ in in_grace or id_ not in shown:
             seen[id_] = before._replace(missing_since=since)
-    new = frozenset(id_ for id_ in shown if not seen[id_].settled or id_ in in_grace)
+    new = frozenset(id_ for id_ in shown if not seen[id_].inventoried or id_ in in_grace)
     return Subscriptions(seen, new, in_grace)
 
 

@@ -78,9 +78,15 @@ def _sync_status(instance: dg.DagsterInstance, before: str, now: datetime) -> _S
         return _Status(before)
     run, silence = newest.dagster_run, now - datetime.fromtimestamp(newest.end_time or 0, UTC)
     if run.status is dg.DagsterRunStatus.FAILURE:
-        return _Status(_FAILING, "" if before == _FAILING else _failure(instance, run))
+        alert = (
+            f"azure_port_sync: {run.job_name} failed, so Port is no longer kept up to date. {_reason(instance, run)} "
+            "Nothing is lost: the next run that succeeds delivers what is missing. See run "
+            f"{run.run_id[:8]} in the Dagster UI."
+        )
+        return _Status(_FAILING, "" if before == _FAILING else alert)
     if silence <= LATE:
-        return _Status(_WORKING, _recovery(run) if before in (_FAILING, _STALLED) else "")
+        back = f"azure_port_sync: {run.job_name} works again (run {run.run_id[:8]}), and Port is up to date."
+        return _Status(_WORKING, back if before in (_FAILING, _STALLED) else "")
     return _late_status(instance, before, now, silence)
 
 
@@ -104,19 +110,17 @@ def _late_status(instance: dg.DagsterInstance, before: str, now: datetime, silen
     """No sync has finished for long: an alert after one more pause, unless a run is making progress."""
     under_way = instance.get_runs(dg.RunsFilter(tags={SINGLETON_TAG: "sync"}, statuses=ACTIVE))
     oldest = under_way[-1] if under_way else None
-    if before == _STALLED or (oldest and _since_last_event(instance, oldest, now) < LATE / 2):
+    if oldest:  # one that works reports its progress every few seconds
+        last = max((entry.timestamp for entry in instance.all_logs(oldest.run_id)), default=0.0)
+        if now - datetime.fromtimestamp(last, UTC) < LATE / 2:
+            return _Status(before)
+    if before == _STALLED:
         return _Status(before)
     if not before.startswith(_QUIET):
         return _Status(f"{_QUIET}{now.isoformat()}")
     if now - datetime.fromisoformat(before.removeprefix(_QUIET)) < LATE / 4:
         return _Status(before)
     return _Status(_STALLED, _stall(oldest, silence))
-
-
-def _since_last_event(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> timedelta:
-    """Return how long ago a run recorded its last event; one that works reports its progress every few seconds."""
-    last = max((entry.timestamp for entry in instance.all_logs(run.run_id)), default=0.0)
-    return now - datetime.fromtimestamp(last, UTC)
 
 
 def _stall(oldest: dg.DagsterRun | None, silence: timedelta) -> str:
@@ -128,18 +132,6 @@ def _stall(oldest: dg.DagsterRun | None, silence: timedelta) -> str:
     )
     minutes = silence / timedelta(minutes=1)
     return f"azure_port_sync: no sync has finished for {minutes:,.0f} minutes, so Port is out of date. {reason}"
-
-
-def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    return (
-        f"azure_port_sync: {run.job_name} failed, so Port is no longer kept up to date. {_reason(instance, run)} "
-        f"Nothing is lost: the next run that succeeds delivers what is missing. See run {run.run_id[:8]} in the "
-        "Dagster UI."
-    )
-
-
-def _recovery(run: dg.DagsterRun) -> str:
-    return f"azure_port_sync: {run.job_name} works again (run {run.run_id[:8]}), and Port is up to date."
 
 
 def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -1,8 +1,9 @@
-"""The sync assets: what Azure holds, what has to change, what was delivered to Port.
+"""The sync assets: the containers in Azure, the change set, and the deliveries to Port.
 
-Each asset calls one step and shows what it found; its checks (checks.py) compare the counts.
+Each asset calls one step of the engine and shows its outcome; its checks (checks.py) compare the counts.
 """
 
+import sys
 from collections.abc import Iterator
 from time import monotonic
 
@@ -21,22 +22,16 @@ from azure_port_sync.defs.config import SyncConfig
 from azure_port_sync.defs.delivery_checks import delivery_checks
 from azure_port_sync.defs.jobs import LATE, OWNERS
 from azure_port_sync.defs.metadata import (
+    change_set_metadata,
     column_schema,
-    flow_metadata,
+    delivery_metadata,
     kql,
-    lag_metadata,
-    links_metadata,
-    operations_metadata,
-    plan_metadata,
     plan_tags,
-    quarantine_metadata,
-    report_metadata,
-    stats_metadata,
     table,
     user_facing_errors,
 )
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
-from azure_port_sync.engine.containers import read_snapshot
+from azure_port_sync.engine.containers import read_snapshot, with_hidden_subscriptions
 from azure_port_sync.engine.decide import ChangeSet
 from azure_port_sync.engine.run import decide_changes, deliver_changes
 from azure_port_sync.engine.stats import RunStats
@@ -78,19 +73,21 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
     with user_facing_errors():
         for resource in (port, azure, state):  # a mistake in any setting shows before anything is read
             resource.check()
-        choice = port.choice
+        selection = port.selection
         snapshot = read_snapshot(azure.reader)
+        shown = with_hidden_subscriptions(snapshot.frame)
     is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
     subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
     yield dg.MaterializeResult(
         asset_key="azure_subscriptions",
         value=subscriptions,
         metadata={
-            "dagster/row_count": len(subscriptions),
-            "delivery": f"{choice.sink}: {choice.reason}",
+            "dagster/row_count": len(shown) - len(groups),
+            "delivery": selection.sink,
+            "delivery_reason": selection.reason,
             **table(
                 "subscriptions",
-                _with_group_counts(subscriptions, groups),
+                _with_group_counts(shown[shown["kind"] == Kind.SUBSCRIPTION], groups),
                 ["name", "groups", "groups_in_scope", "subscription_id"],
             ),
             "queries": kql({"subscriptions and resource groups": snapshot.query}),
@@ -111,10 +108,9 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
 def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     counts = groups.groupby("subscription_id")["in_scope"].agg(["size", "sum"])
     ids = subscriptions["subscription_id"]
-    return subscriptions.assign(
-        groups=ids.map(counts["size"]).fillna(0).astype(int),
-        groups_in_scope=ids.map(counts["sum"]).fillna(0).astype(int),
-    ).sort_values("groups_in_scope", ascending=False)
+    numbers = counts.reindex(ids, fill_value=0).astype(int)
+    counted = subscriptions.assign(groups=numbers["size"].array, groups_in_scope=numbers["sum"].array)
+    return counted.sort_values("groups_in_scope", ascending=False)
 
 
 @dg.asset(
@@ -152,22 +148,14 @@ def azure_change_set(
             resend=not port.sink.verifies,
             catalog=port.api,
         )
-    plan, frame = change_set.plan, change_set.frame
+    plan = change_set.plan
     context.instance.add_run_tags(context.run.run_id, plan_tags(plan))
     context.log.info(_sentence(change_set, stats))
     names = dict(zip(azure_subscriptions["subscription_id"], azure_subscriptions["name"], strict=True))
-    metadata = {
-        **plan_metadata(plan),
-        **stats_metadata(stats, frame),
-        "azure_requests": azure.reader.graph.usage.requests,
-        "azure_retries": azure.reader.graph.usage.retries,
-        "azure_throttled_seconds": round(azure.reader.graph.throttled_seconds, 1),
-        **operations_metadata(frame, names),
-        "queries": kql(stats.reads.queries),
-        "target": plan.target,
-        "scope_fingerprint": plan.fingerprint,
-    }
+    metadata = change_set_metadata(change_set, stats, azure.reader.graph, names)
     checks = change_set_checks(stats, change_set)
+    if len(stats.held):  # the metadata shows the first few; all of them can be downloaded with the run's stdout
+        sys.stdout.write("\n".join(["Deletes that are held:", *stats.held["azure_id"], ""]))
     for line in blocking_failures(checks):
         context.log.error(line)
     if plan.request.dry_run:
@@ -210,24 +198,17 @@ def port_deliveries(
     started = monotonic()
     progress = _Progress(context.log, started)
     with user_facing_errors():
-        sink, choice = port.sink, port.choice
-        report = deliver_changes(azure_change_set, sink, state.store, clock, progress=progress)
+        report = deliver_changes(azure_change_set, port.sink, state.store, clock, progress=progress)
     seconds = monotonic() - started
-    plan, frame = azure_change_set.plan, azure_change_set.frame
-    quarantined = state.store.facts.quarantined(plan.target)
-    checks = delivery_checks(azure_change_set, report, quarantined, port, state, clock, oldest_watermark=LATE)
+    target = azure_change_set.plan.target
+    after, quarantined = state.store.targets.load(target), state.store.facts.quarantined(target)
+    checks = delivery_checks(azure_change_set, report, after, quarantined, port, state.store, clock)
     for line in blocking_failures(checks):
         context.log.error(line)
     return dg.MaterializeResult(
-        metadata={
-            "delivery": choice.sink,
-            "delivery_reason": choice.reason,
-            **report_metadata(report, seconds),
-            **flow_metadata(sink.flow),
-            **lag_metadata(frame, state.store.targets.load(plan.target).watermark, clock.now()),
-            **quarantine_metadata(quarantined),
-            **links_metadata(frame, port.app),
-        },
+        metadata=delivery_metadata(
+            azure_change_set, report, port, quarantined, after.watermark, now=clock.now(), seconds=seconds
+        ),
         check_results=checks,
     )
 

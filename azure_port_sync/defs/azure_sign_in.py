@@ -1,4 +1,4 @@
-"""How a run signs in to Azure: with a client secret where one is set, otherwise with this machine's own identity."""
+"""Sign-in to Azure: with a client secret where one is set, otherwise with this machine's own identity."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ class AzureSignIn:
 
 
 def sign_in(settings: Settings) -> AzureSignIn:
-    """Return how these settings sign in; nothing is sent yet."""
+    """Return the sign-in of these settings; nothing is sent yet."""
     cloud, cloud_authority = _CLOUDS[settings.AZURE_CLOUD]
     endpoints = get_arm_endpoints(cloud)
     return AzureSignIn(

@@ -1,56 +1,55 @@
 """The checks of what was read from Azure and decided: counts that must agree, odd rows, guards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
-import pandas as pd
 
 from azure_port_sync.core.decisions import Verdict
+from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.identity import illegal_identifiers
-from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.windows import RETENTION
-from azure_port_sync.defs.checks import ERROR, WARN, check_result
+from azure_port_sync.defs.checks import check_result
 from azure_port_sync.engine.decide import ChangeSet
-from azure_port_sync.engine.run import subscription_blockers
 from azure_port_sync.engine.stats import RunStats
 from azure_port_sync.resource_graph import ReadResult
 
-# -- azure_resource_groups ------------------------------------------------------------------------------------------
+_BUG = " Nothing was sent. If the next run says so too, report it to the maintainers, with this page."
 
 
 def snapshot_checks(snapshot: ReadResult) -> list[dg.AssetCheckResult]:
     """Compare the containers that were read with Azure's count, and show odd rows."""
-    asset = "azure_resource_groups"
     return [
-        _match("containers_match_azure", "containers", snapshot.rows, snapshot.total_records, asset),
-        _readable("containers_readable", snapshot.duplicates, snapshot.unreadable, snapshot.samples, asset),
+        _match("containers_match_azure", "containers", snapshot.rows, snapshot.total_records),
+        _readable("containers_readable", snapshot.duplicates, snapshot.unreadable, snapshot.samples),
     ]
 
 
-def _match(name: str, rows: str, read: int, total: int, asset: str | None = None) -> dg.AssetCheckResult:
+def change_set_checks(stats: RunStats, change_set: ChangeSet) -> list[dg.AssetCheckResult]:
+    """Compare what was read with Azure's counts, and what was decided with what was read; show the guards."""
+    reads = stats.reads
+    return [
+        _match("rows_match_azure", "rows", reads.rows_read, reads.total_records),
+        _readable("rows_readable", reads.duplicate_rows, reads.unreadable_rows, reads.samples),
+        *_count_checks(stats, change_set),
+        _subscriptions_check(stats),
+        _guard_check(change_set.guard),
+        _stale_check(stats, change_set),
+    ]
+
+
+def _match(name: str, rows: str, read: int, total: int) -> dg.AssetCheckResult:
     """A warning only: an answer says by itself whether it is whole."""
-    return check_result(
-        name,
-        asset_key=asset,
-        passed=read == total,
-        severity=WARN,
-        description=f"{read:,} {rows} were read; Azure counts {total:,}."
-        + ("" if read == total else " All answers were whole, so nothing is missing: Azure's count is off."),
-        rows_read=read,
-        azure_total=total,
-    )
+    off = "" if read == total else " All answers were whole, so nothing is missing: Azure's count is off."
+    sentence = f"{read:,} {rows} were read; Azure counts {total:,}.{off}"
+    return check_result(name, read == total, sentence, rows_read=read, azure_total=total)
 
 
-def _readable(
-    name: str, duplicates: int, unreadable: int, samples: Sequence[str], asset: str | None = None
-) -> dg.AssetCheckResult:
+def _readable(name: str, duplicates: int, unreadable: int, samples: Sequence[str]) -> dg.AssetCheckResult:
     fine = not duplicates and not unreadable
     return check_result(
         name,
-        asset_key=asset,
-        passed=fine,
-        severity=WARN,
-        description="Every row was read, and each entity once."
+        fine,
+        "Every row was read, and each entity once."
         if fine
         else f"{duplicates:,} rows came more than once and count once; {unreadable:,} could not be read and were left "
         f"out. E.g. {'; '.join(samples[:5])}. Everything else was synced.",
@@ -60,59 +59,40 @@ def _readable(
     )
 
 
-# -- azure_change_set -----------------------------------------------------------------------------------------------
-
-
-_BUG = " Nothing was sent. If the next run says so too, report it to the maintainers, with this page."
-
-
-def change_set_checks(stats: RunStats, change_set: ChangeSet) -> list[dg.AssetCheckResult]:
-    """Compare what was read with Azure's counts, and what was decided with what was read; show the guards."""
-    reads = stats.reads
-    return [
-        _match("rows_match_azure", "rows", reads.rows_read, reads.total_records),
-        _readable("rows_readable", reads.duplicate_rows, reads.unreadable_rows, reads.samples),
-        *_count_checks(stats, change_set.frame),
-        _subscriptions_check(stats, change_set.plan),
-        _guard_check(change_set),
-        _stale_check(stats, change_set.plan),
-    ]
-
-
-def _count_checks(stats: RunStats, frame: pd.DataFrame) -> list[dg.AssetCheckResult]:
-    reads = stats.reads
-    accounted = reads.records_reduced + reads.records_superseded
+def _count_checks(stats: RunStats, change_set: ChangeSet) -> list[dg.AssetCheckResult]:
+    reads, frame = stats.reads, change_set.frame
+    accounted = reads.records_read == reads.records_reduced + reads.records_superseded
     verdicts = sum(stats.verdicts.values())
     operations = stats.verdicts[Verdict.UPSERT] + stats.verdicts[Verdict.DELETE]
     decided = stats.candidates == verdicts and len(frame) == operations
     illegal = illegal_identifiers(frame["identifier"])
     repeated = int(frame.duplicated(["kind", "identifier"]).sum())
+    refused = " Those refused go to quarantine: rename them in Azure." if illegal else ""
     return [
         check_result(
             "records_accounted_for",
-            passed=reads.records_read == accounted,
-            description=f"{reads.records_read:,} change records: {reads.records_reduced:,} resources changed, "
-            f"{reads.records_superseded:,} records superseded by newer ones."
-            + ("" if reads.records_read == accounted else _BUG),
+            accounted,
+            f"{reads.records_read:,} change records: {reads.records_reduced:,} resources changed, "
+            f"{reads.records_superseded:,} records superseded by newer ones.{'' if accounted else _BUG}",
             records_read=reads.records_read,
             records_reduced=reads.records_reduced,
             records_superseded=reads.records_superseded,
         ),
         check_result(
             "candidates_accounted_for",
-            passed=decided,
-            description=f"{stats.candidates:,} candidates, {verdicts:,} verdicts, {len(frame):,} operations."
-            + ("" if decided else _BUG),
+            decided,
+            f"{stats.candidates:,} candidates, {verdicts:,} verdicts, {len(frame):,} operations."
+            f"{'' if decided else _BUG}",
             candidates=stats.candidates,
             verdicts=verdicts,
             operations=len(frame),
         ),
         check_result(
             "identifiers_valid",
-            passed=not illegal and not repeated,
-            severity=ERROR if repeated else WARN,
-            description=f"{len(frame):,} identifiers: {len(illegal):,} that Port refuses, {repeated:,} used twice."
-            + (_BUG if repeated else " Those refused go to quarantine: rename them in Azure." if illegal else ""),
+            not illegal and not repeated,
+            f"{len(frame):,} identifiers: {len(illegal):,} that Port refuses, {repeated:,} used twice."
+            f"{_BUG if repeated else refused}",
+            only_warns=not repeated,
             identifiers=len(frame),
             illegal=len(illegal),
             repeated=repeated,
@@ -121,64 +101,63 @@ def _count_checks(stats: RunStats, frame: pd.DataFrame) -> list[dg.AssetCheckRes
     ]
 
 
-def _blocking(plan: Plan) -> dg.AssetCheckSeverity:
-    """A dry run sends nothing that a guard would have to stop, and is there to be looked at whole."""
-    return WARN if plan.request.dry_run else ERROR
-
-
-def _subscriptions_check(stats: RunStats, plan: Plan) -> dg.AssetCheckResult:
-    wrong = subscription_blockers(stats)
+def _subscriptions_check(stats: RunStats) -> dg.AssetCheckResult:
     return check_result(
         "subscriptions_present",
-        passed=not wrong and not stats.in_grace,
-        severity=_blocking(plan) if wrong else WARN,
-        description=" ".join(wrong) or _grace_sentence(stats),
+        not stats.unreadable and not stats.in_grace,
+        " ".join(_about_subscriptions(stats)) or f"Azure answers for all {stats.subscriptions:,} subscriptions.",
         subscriptions=stats.subscriptions,
         never_readable=len(stats.unreadable),
-        not_answered=len(stats.unanswered),
+        not_answered=len(stats.silent),
         in_grace=len(stats.in_grace),
         entities_in_grace=stats.verdicts[Verdict.IN_GRACE],
     )
 
 
-def _grace_sentence(stats: RunStats) -> str:
-    if not stats.in_grace:
-        return f"Azure answers for all {stats.subscriptions:,} subscriptions."
-    one = len(stats.in_grace) == 1
-    until = max(stats.in_grace.values())
-    return (
-        f"{len(stats.in_grace):,} {'subscription has' if one else 'subscriptions have'} vanished: "
-        f"{', '.join(stats.in_grace)}. {'Its' if one else 'Their'} {stats.verdicts[Verdict.IN_GRACE]:,} entities stay "
-        f"in Port until {until:%Y-%m-%d %H:%M} UTC at the latest, and are deleted then. If "
-        f"{'it still exists' if one else 'they still exist'}, give the identity its role there back before that."
-    )
+def _about_subscriptions(stats: RunStats) -> Iterator[str]:
+    """A sentence for each way in which subscriptions are left out of a run; the others go on."""
+    if stats.unreadable:
+        yield (
+            f"AZURE_SUBSCRIPTION_IDS names {', '.join(stats.unreadable)}, of which Azure shows this identity nothing: "
+            "give it the role Reader there, or take the id out of the setting."
+        )
+    if stats.silent:
+        yield f"Azure stopped answering for {', '.join(sorted(stats.silent))} while this run was reading."
+    if stats.in_grace:
+        one = len(stats.in_grace) == 1
+        until = max(stats.in_grace.values())
+        yield (
+            f"{len(stats.in_grace):,} {'subscription has' if one else 'subscriptions have'} vanished: "
+            f"{', '.join(stats.in_grace)}. {'Its' if one else 'Their'} {stats.verdicts[Verdict.IN_GRACE]:,} entities "
+            f"stay in Port until {until:%Y-%m-%d %H:%M} UTC at the latest, and are deleted then. If "
+            f"{'it still exists' if one else 'they still exist'}, give the identity its role there back before that."
+        )
 
 
-def _guard_check(change_set: ChangeSet) -> dg.AssetCheckResult:
-    guard = change_set.guard
+def _guard_check(guard: Guard) -> dg.AssetCheckResult:
+    """A warning only: everything else is delivered, and then `deliveries_complete` fails the run."""
     return check_result(
         "deletes_within_guard",
-        passed=not guard.blocks,
-        severity=_blocking(change_set.plan),
-        description=str(guard),
-        deletes=guard.deletes,
+        not guard.holds,
+        str(guard),
+        deletes_without_record=guard.deletes,
+        deletes_with_record=guard.proven,
         known=guard.known,
         max_delete_ratio=str(guard.max_ratio),
         allowed_by_a_person=str(guard.allowed).lower(),
     )
 
 
-def _stale_check(stats: RunStats, plan: Plan) -> dg.AssetCheckResult:
+def _stale_check(stats: RunStats, change_set: ChangeSet) -> dg.AssetCheckResult:
     return check_result(
         "no_stale_entities",
-        passed=not stats.stale_may_remain,
-        severity=WARN,
-        description="Entities that were in Port before the first run, and that Azure deleted more than "
+        not stats.stale_may_remain,
+        "Entities that were in Port before the first run, and that Azure deleted more than "
         f"{RETENTION.days} days ago, are not known here. If somebody else filled the catalog before, launch full_sync "
         "with `rebuild_ledger: true` (needs PORT_CLIENT_ID and PORT_CLIENT_SECRET), or delete such entities in Port by "
         "hand."
         if stats.stale_may_remain
-        else "The ledger has everything that Port holds.",
-        known=plan.known_before,
-        read_from_port="no" if stats.rebuild is None else f"{stats.rebuild.held} entities",
+        else "The ledger has everything that Port contains.",
+        known=change_set.plan.known_before,
+        read_from_port="no" if stats.rebuild is None else f"{stats.rebuild.in_port} entities",
     )

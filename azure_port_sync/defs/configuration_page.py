@@ -1,9 +1,6 @@
 """The page docs/configuration.md, generated from the code: `make docs` writes it."""
 
-from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from types import UnionType
 from typing import Any, get_args
 
 import dagster as dg
@@ -73,28 +70,21 @@ def configuration() -> str:
 
 
 def _table(first: str, fields: dict[str, FieldInfo]) -> str:
-    rows = [f"| {first} | default | meaning |", "|---|---|---|", *_rows(fields)]
-    return "\n".join(rows) + "\n"
+    # A field without a description is wired by the code, and configured by nobody.
+    rows = [_row(name, field) for name, field in fields.items() if field.description]
+    return "\n".join([f"| {first} | default | meaning |", "|---|---|---|", *rows, ""])
 
 
-def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
-    for name, field in fields.items():
-        if field.description is None:  # wired by the code, and configured by nobody
-            continue
-        default = _default(field)
-        example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
-        secret = " *Secret.*" if _is_secret(field.annotation) else ""
-        yield f"| `{name}` | {default} | {field.description}{example}{secret} |".replace("  ", " ")
+def _row(name: str, field: FieldInfo) -> str:
+    default = _default(field)
+    example = f" E.g. `{field.examples[0]}`" if field.examples and not default else ""
+    is_secret = field.annotation == SecretStr or SecretStr in get_args(field.annotation)
+    secret = " *Secret.*" if is_secret else ""
+    return f"| `{name}` | {default} | {field.description}{example}{secret} |".replace("  ", " ")
 
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.default
-    if isinstance(value, Enum):
-        value = value.value
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, str | int | float) else ""
-
-
-def _is_secret(annotation: Any) -> bool:
-    return annotation is SecretStr or (isinstance(annotation, UnionType) and SecretStr in get_args(annotation))

@@ -24,7 +24,7 @@ from azure_port_sync.engine.decide import ChangeSet
 #: No run lives longer than a day, and nothing else reads its values.
 _KEPT_SECONDS = 24 * 60 * 60
 
-#: What a change set holds beside its frame.
+#: The parts of a change set beside its frame.
 _Label = tuple[Plan, Guard, int | None, tuple[dict[str, str], ...]]
 _LABEL: TypeAdapter[_Label] = TypeAdapter(_Label)
 _LABEL_KEY = b"azure_port_sync.change_set"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,10 +16,12 @@ from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.rows import Operation, records
 from azure_port_sync.defs.jobs import DRY_RUN_TAG, MODE_TAG
+from azure_port_sync.defs.resources import PortResource
+from azure_port_sync.engine.decide import ChangeSet
 from azure_port_sync.engine.deliver import DeliveryReport
 from azure_port_sync.engine.stats import RunStats
 from azure_port_sync.port.blueprints import packaged_blueprints
-from azure_port_sync.port.flow import Flow
+from azure_port_sync.resource_graph import ResourceGraph
 
 #: Rows of a table in metadata; more would slow the UI down and be read by nobody.
 SHOWN = 20
@@ -50,7 +52,7 @@ class Problem(NamedTuple):
 def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
     """Return what went wrong in a run, from the run's own events.
 
-    Of an error that was not made for a person only the kind is given: its text may be long, and hold anything.
+    Of an error that was not written for a person only the kind is given: its text may be long, and contain anything.
     """
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
@@ -75,35 +77,25 @@ def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
     """The columns of an asset's value, as the UI lists them."""
     return dg.TableSchema(
-        [
-            dg.TableColumn(
-                field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode() or None
-            )
-            for field in schema
-        ]
+        [dg.TableColumn(field.name, str(field.type), field.metadata[b"description"].decode()) for field in schema]
     )
 
 
 def kql(queries: Mapping[str, str]) -> dg.MarkdownMetadataValue:
-    """The queries that ran, by what they were for."""
+    """The queries that ran, by their purpose."""
     return dg.MarkdownMetadataValue(
         "\n\n".join(f"**{label}**\n```kusto\n{query}\n```" for label, query in queries.items())
     )
 
 
-def table(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> _Metadata:
+def table(name: str, frame: pd.DataFrame, columns: Sequence[str], *, order: str = "first") -> _Metadata:
     """The first rows of a frame under this name, and beside it how many there are where that is not all of them."""
     shown = frame[list(columns)].head(SHOWN).astype(object)
     shown = shown.where(shown.notna(), None)
-    schema = dg.TableSchema([dg.TableColumn(column, _column_type(frame[column])) for column in columns])
-    cut = {f"{name}_shown": f"the first {SHOWN} of {len(frame):,}"} if len(frame) > SHOWN else {}
+    types = {"b": "bool", "i": "int"}
+    schema = dg.TableSchema([dg.TableColumn(one, types.get(frame[one].dtype.kind, "string")) for one in columns])
+    cut = {f"{name}_shown": f"the {order} {SHOWN} of {len(frame):,}"} if len(frame) > SHOWN else {}
     return {name: dg.TableMetadataValue([dg.TableRecord(row) for row in records(shown)], schema), **cut}
-
-
-def _column_type(column: "pd.Series[Any]") -> str:
-    if pd.api.types.is_bool_dtype(column):
-        return "bool"
-    return "int" if pd.api.types.is_integer_dtype(column) else "string"
 
 
 def _when(times: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -111,36 +103,55 @@ def _when(times: "pd.Series[Any]") -> "pd.Series[Any]":
     return text
 
 
-# -- what a run read and decided ------------------------------------------------------------------------------------
+def _timestamp(instant: datetime) -> dg.TimestampMetadataValue:
+    return dg.TimestampMetadataValue(instant.timestamp())
 
 
-def plan_metadata(plan: Plan) -> _Metadata:
-    """The plan of a run, and why it is that."""
-    return {
-        "mode": str(plan.mode),
-        "mode_reason": "; ".join(plan.reasons),
-        "window_start": dg.TimestampMetadataValue(plan.window.start.timestamp()),
-        "window_end": dg.TimestampMetadataValue(plan.window.end.timestamp()),
-        "window_minutes": round((plan.window.end - plan.window.start).total_seconds() / 60, 1),
-    }
+def _newest_first(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.loc[frame["change_time"].sort_values(ascending=False).index]
+
+
+# -- the change set -------------------------------------------------------------------------------------------------
 
 
 def plan_tags(plan: Plan) -> dict[str, str]:
-    """The same, as tags that the list of runs can be filtered by."""
-    asked = {DRY_RUN_TAG: "true"} if plan.request.dry_run else {}
+    """The plan of a run, as tags that the list of runs can be filtered by."""
     return {
         MODE_TAG: str(plan.mode),
         "azure_port_sync/reason": "; ".join(plan.reasons),
         "azure_port_sync/window": str(plan.window),
-        **asked,
+        **({DRY_RUN_TAG: "true"} if plan.request.dry_run else {}),
     }
 
 
-def stats_metadata(stats: RunStats, frame: pd.DataFrame) -> _Metadata:
-    """Numbers to plot: what was read, and the verdicts."""
-    rebuild, reads, verdicts = stats.rebuild, stats.reads, stats.verdicts
+def change_set_metadata(
+    change_set: ChangeSet, stats: RunStats, graph: ResourceGraph, subscriptions: Mapping[str, str]
+) -> _Metadata:
+    """The plan of a run and its reasons, numbers to plot, the operations in tables; `subscriptions` maps id to name."""
+    plan, frame = change_set.plan, change_set.frame
+    reads, verdicts, rebuild = stats.reads, stats.verdicts, stats.rebuild
     return {
+        "mode": str(plan.mode),
+        "mode_reason": "; ".join(plan.reasons),
+        "window_start": _timestamp(plan.window.start),
+        "window_end": _timestamp(plan.window.end),
+        "window_minutes": round((plan.window.end - plan.window.start) / timedelta(minutes=1), 1),
         "dagster/row_count": len(frame),
+        "upserts": verdicts[Verdict.UPSERT],
+        "deletes": verdicts[Verdict.DELETE],
+        "held_deletes": verdicts[Verdict.HELD],
+        "unchanged": verdicts[Verdict.UNCHANGED],
+        **(_operations(frame, subscriptions) if len(frame) else {}),
+        **(table("held", stats.held, ["name", "type", "azure_id"]) if len(stats.held) else {}),
+        "pending": verdicts[Verdict.PENDING],
+        "in_grace_period": verdicts[Verdict.IN_GRACE],
+        "in_quarantine": verdicts[Verdict.QUARANTINED],
+        "identifier_conflicts": verdicts[Verdict.ID_CONFLICT],
+        "tombstoned": verdicts[Verdict.TOMBSTONED],
+        "out_of_scope": verdicts[Verdict.OUT_OF_SCOPE],
+        "unknown_deletes": verdicts[Verdict.UNKNOWN_DELETE],
+        "candidates": stats.candidates,
+        "resent": stats.resent,
         "subscriptions": stats.subscriptions,
         "resource_groups": stats.groups,
         "resource_groups_in_scope": stats.groups_in_scope,
@@ -148,64 +159,62 @@ def stats_metadata(stats: RunStats, frame: pd.DataFrame) -> _Metadata:
         "rows_read": reads.rows_read,
         "duplicate_rows": reads.duplicate_rows,
         "unreadable_rows": reads.unreadable_rows,
-        "candidates": stats.candidates,
-        "upserts": verdicts[Verdict.UPSERT],
-        "deletes": verdicts[Verdict.DELETE],
-        "unchanged": verdicts[Verdict.UNCHANGED],
-        "out_of_scope": verdicts[Verdict.OUT_OF_SCOPE],
-        "pending": verdicts[Verdict.PENDING],
-        "unknown_deletes": verdicts[Verdict.UNKNOWN_DELETE],
-        "tombstoned": verdicts[Verdict.TOMBSTONED],
-        "identifier_conflicts": verdicts[Verdict.ID_CONFLICT],
-        "in_grace_period": verdicts[Verdict.IN_GRACE],
-        "in_quarantine": verdicts[Verdict.QUARANTINED],
-        "resent": stats.resent,
         **(
-            {"held_by_port": rebuild.held, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
+            {"in_port_before": rebuild.in_port, "missing_in_port": rebuild.missing, "unknown_in_port": rebuild.added}
             if rebuild
             else {}
         ),
+        "azure_requests": graph.usage.requests,
+        "azure_retries": graph.usage.retries,
+        "azure_throttled_seconds": round(graph.throttled_seconds, 1),
+        "queries": kql(reads.queries),
+        "target": plan.target,
+        "scope_fingerprint": plan.fingerprint,
     }
 
 
-def operations_metadata(frame: pd.DataFrame, names: Mapping[str, str]) -> _Metadata:
-    """A change set in tables: the newest operations, and how many by type and by subscription (id -> name)."""
-    if frame.empty:
-        return {}
-    newest = frame.loc[frame["change_time"].sort_values(ascending=False).index[:SHOWN]]
-    newest = newest.assign(changed=_when(newest["change_time"]))
-    shown = table("newest_operations", newest, ["operation", "changed", "name", "type", "azure_id"])
-    if len(frame) > SHOWN:
-        shown["newest_operations_shown"] = f"the newest {SHOWN} of {len(frame):,}"
-    by_subscription = _by(frame, "subscription_id")
-    by_subscription["subscription"] = [names.get(id_, "") for id_ in by_subscription["subscription_id"]]
+def _operations(frame: pd.DataFrame, subscriptions: Mapping[str, str]) -> _Metadata:
+    """A change set in tables: the newest operations, and how many by type and by subscription."""
+    newest = _newest_first(frame).assign(changed=_when(frame["change_time"]))
+    by_subscription = _counts(frame, "subscription_id")
+    names = [subscriptions.get(id_, "") for id_ in by_subscription["subscription_id"]]
+    counted = by_subscription.assign(subscription=names)
     return {
-        **shown,
-        **table("by_type", _by(frame, "type"), ["type", "upserts", "deletes"]),
-        **table("by_subscription", by_subscription, ["subscription", "upserts", "deletes", "subscription_id"]),
+        **table("newest_operations", newest, ["operation", "changed", "name", "type", "azure_id"], order="newest"),
+        **table("by_type", _counts(frame, "type"), ["type", "upserts", "deletes"]),
+        **table("by_subscription", counted, ["subscription", "upserts", "deletes", "subscription_id"]),
     }
 
 
-def _by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _counts(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Upserts and deletes by the values of a column, the most first."""
-    values = frame[column].astype(object)
-    counted = pd.DataFrame({column: values, "upserts": frame["operation"] == Operation.UPSERT})
-    grouped = counted.groupby(column)["upserts"].agg(["sum", "size"]).sort_values("size", ascending=False)
-    upserts = grouped["sum"].astype(int)
-    return pd.DataFrame({column: grouped.index, "upserts": upserts.array, "deletes": (grouped["size"] - upserts).array})
+    counted = pd.crosstab(frame[column].astype(object), frame["operation"].astype(object))
+    counted = counted.reindex(columns=list(Operation), fill_value=0).set_axis(["upserts", "deletes"], axis="columns")
+    return counted.loc[counted.sum(axis="columns").sort_values(ascending=False).index].reset_index()
 
 
-# -- what was delivered ---------------------------------------------------------------------------------------------
+# -- deliveries -----------------------------------------------------------------------------------------------------
 
 
-def report_metadata(report: DeliveryReport, seconds: float) -> _Metadata:
-    """Numbers to plot: what Port accepted, and how fast; a table of what it did not accept."""
-    rows = [
+def delivery_metadata(
+    change_set: ChangeSet,
+    report: DeliveryReport,
+    port: PortResource,
+    quarantined: pd.DataFrame,
+    watermark: datetime | None,
+    *,
+    now: datetime,
+    seconds: float,
+) -> _Metadata:
+    """The way into Port, numbers to plot, how far Port is behind Azure, and what Port did not accept."""
+    oldest, flow = change_set.frame["change_time"].min(), port.sink.flow
+    refusals = [
         {"reason": reason, "operation": row.operation, "azure_id": row.azure_id}
         for row, reason in [*report.refused, *report.failed]
     ]
-    refusals = table("refusals", pd.DataFrame(rows), ["reason", "operation", "azure_id"]) if rows else {}
     return {
+        "delivery": port.selection.sink,
+        "delivery_reason": port.selection.reason,
         "accepted": report.accepted.total(),
         "accepted_upserts": report.accepted[Operation.UPSERT],
         "accepted_deletes": report.accepted[Operation.DELETE],
@@ -214,41 +223,35 @@ def report_metadata(report: DeliveryReport, seconds: float) -> _Metadata:
         "not_sent": report.total - report.done,
         "seconds": round(seconds, 2),
         "entities_per_second": round(report.accepted.total() / seconds, 1) if report.accepted else 0.0,
-        **refusals,
-    }
-
-
-def flow_metadata(flow: Flow) -> _Metadata:
-    """Numbers to plot: what the delivery cost Port."""
-    return {
+        **(table("refusals", pd.DataFrame(refusals), ["reason", "operation", "azure_id"]) if refusals else {}),
         "port_requests": flow.requests,
         "port_bytes": flow.bytes,
         "port_retries": flow.retries,
         "port_waited_seconds": round(flow.waited_seconds, 1),
-    }
-
-
-def lag_metadata(frame: pd.DataFrame, watermark: datetime | None, now: datetime) -> _Metadata:
-    """How far Port is behind Azure: the watermark, its age, and the age of the oldest change that was sent."""
-    oldest = frame["change_time"].min()
-    return {
-        **({"watermark": dg.TimestampMetadataValue(watermark.timestamp())} if watermark else {}),
-        **({"watermark_lag_seconds": round((now - watermark).total_seconds(), 1)} if watermark else {}),
+        **(
+            {
+                "watermark": _timestamp(watermark),
+                "watermark_lag_seconds": round((now - watermark).total_seconds(), 1),
+            }
+            if watermark
+            else {}
+        ),
         "oldest_change_seconds": 0.0 if pd.isna(oldest) else round((now - oldest).total_seconds(), 1),
+        "in_quarantine": len(quarantined),
+        **(_quarantine(quarantined) if len(quarantined) else {}),
+        **links_metadata(change_set.frame, port.app),
     }
 
 
-def quarantine_metadata(quarantined: pd.DataFrame) -> _Metadata:
-    """What Port refuses for its content, the oldest first."""
-    if quarantined.empty:
-        return {"in_quarantine": 0}
+def _quarantine(quarantined: pd.DataFrame) -> _Metadata:
+    """The table of what Port refuses for its content, the oldest first."""
     shown = quarantined.assign(
         first=_when(quarantined["first_at"]),
         last=_when(quarantined["last_at"]),
         payload=quarantined["payload"].str.slice(0, _PAYLOAD_SHOWN),
     )
     columns = ["cause", "reason", "azure_id", "operation", "first", "last", "attempts", "payload"]
-    return {"in_quarantine": len(quarantined), **table("quarantine", shown, columns)}
+    return table("quarantine", shown, columns)
 
 
 def links_metadata(frame: pd.DataFrame, port_app: str | None) -> _Metadata:
@@ -259,11 +262,10 @@ def links_metadata(frame: pd.DataFrame, port_app: str | None) -> _Metadata:
     upserts = frame[frame["operation"] == Operation.UPSERT]
     if port_app is None or upserts.empty:
         return {}
-    blueprints = packaged_blueprints()
-    newest = upserts.loc[upserts["change_time"].sort_values(ascending=False).index[:SHOWN]]
     lines = []
-    for row in records(newest[["kind", "name", "type", "identifier"]]):
-        page = f"{port_app}/{blueprints[Kind(row['kind'])]}Entity?identifier={quote(row['identifier'], safe='')}"
+    for row in records(_newest_first(upserts)[["kind", "name", "type", "identifier"]].head(SHOWN)):
+        blueprint = packaged_blueprints()[Kind(row["kind"])]
+        page = f"{port_app}/{blueprint}Entity?identifier={quote(row['identifier'], safe='')}"
         name = str(row["name"]).replace("[", "\\[").replace("]", "\\]")
         lines.append(f"- [{name}]({page}) {row['type']}")
     return {"in_port": dg.MarkdownMetadataValue("\n".join(lines))}

@@ -9,7 +9,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -21,7 +21,7 @@ from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
-from azure_port_sync.port.sink_selection import API, BATCH, Choice, choose
+from azure_port_sync.port.sink_selection import API, BATCH, SinkSelection, select_sink
 from azure_port_sync.port.sinks import Sink
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import WebhookBatchSink, WebhookSink
@@ -31,15 +31,20 @@ from azure_port_sync.state import StateStore
 
 
 class _CheckedResource(dg.ConfigurableResource[Any]):
-    """A resource whose setting up never fails: what went wrong is raised by `check`, which the first step calls.
+    """A resource whose set-up never fails: what went wrong is raised by `check`, which the first step calls.
 
-    Dagster reports an error of the setting up itself as "Error executing resource_fn", and its sentence would be lost.
+    Dagster reports an error of the set-up itself as "Error executing resource_fn", and its sentence would be lost.
     """
 
+    #: The setting that a field overrides: a field ``..._variable`` by the value of that variable, another by its own.
+    overrides: ClassVar[Mapping[str, str]]
+
     _problem: SyncError | None = PrivateAttr(default=None)
+    _settings: Settings = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         try:
+            self._settings = Settings.from_environment(self._environment())
             self._open(context)
         except SyncError as error:
             self._problem = error
@@ -52,6 +57,22 @@ class _CheckedResource(dg.ConfigurableResource[Any]):
         """Raise SyncError when this resource could not be set up."""
         if self._problem is not None:
             raise self._problem
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, as this resource reads them."""
+        self.check()
+        return self._settings
+
+    def _environment(self) -> dict[str, str]:
+        """The environment with the overrides; without Port's variables where there is no field for its secrets."""
+        reads_port = any(setting.startswith("PORT_") for setting in self.overrides.values())
+        environment = {name: value for name, value in os.environ.items() if reads_port or not name.startswith("PORT_")}
+        for field, setting in self.overrides.items():
+            value = getattr(self, field)
+            if value is not None:
+                environment[setting] = os.environ.get(value, "") if field.endswith("_variable") else value
+        return environment
 
     @abstractmethod
     def _open(self, context: dg.InitResourceContext) -> None: ...
@@ -70,19 +91,16 @@ class AzureResource(_CheckedResource):
         default="AZURE_CLIENT_SECRET", description="Name of the environment variable with the client secret."
     )
 
-    _settings: Settings = PrivateAttr()
+    overrides: ClassVar = {
+        "tenant_id": "AZURE_TENANT_ID",
+        "client_id": "AZURE_CLIENT_ID",
+        "client_secret_variable": "AZURE_CLIENT_SECRET",
+    }
     _sign_in: AzureSignIn = PrivateAttr()
     _reader: AzureReader = PrivateAttr()
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        settings = Settings.from_environment(
-            _overridden(
-                _without_ports(os.environ),
-                variables={"AZURE_CLIENT_SECRET": self.client_secret_variable},
-                values={"AZURE_TENANT_ID": self.tenant_id, "AZURE_CLIENT_ID": self.client_id},
-            )
-        )
-        self._settings = settings
+        settings = self._settings
         self._sign_in = sign_in(settings)
         graph = ResourceGraph(
             self._sign_in.credential,
@@ -101,11 +119,6 @@ class AzureResource(_CheckedResource):
         """Reads the configured scope; shared by all assets of a run, so that they share one quota."""
         self.check()
         return self._reader
-
-    @property
-    def settings(self) -> Settings:
-        self.check()
-        return self._settings
 
     def tenant(self) -> str:
         """The tenant that the credentials belong to: AZURE_TENANT_ID, or else the one that issued the token."""
@@ -128,23 +141,18 @@ class PortResource(_CheckedResource):
         description="Name of the environment variable with the client secret of Port's API.",
     )
 
-    _settings: Settings = PrivateAttr()
+    overrides: ClassVar = {
+        "webhook_url_variable": "PORT_WEBHOOK_INGEST_URL",
+        "webhook_secret_variable": "PORT_WEBHOOK_SECRET",
+        "client_id": "PORT_CLIENT_ID",
+        "client_secret_variable": "PORT_CLIENT_SECRET",
+    }
     _api: PortApi | None = PrivateAttr(default=None)
     _sink: Sink | None = PrivateAttr(default=None)
-    _choice: Choice | None = PrivateAttr(default=None)
+    _selection: SinkSelection | None = PrivateAttr(default=None)
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        settings = self._settings = Settings.from_environment(
-            _overridden(
-                os.environ,
-                variables={
-                    "PORT_WEBHOOK_INGEST_URL": self.webhook_url_variable,
-                    "PORT_WEBHOOK_SECRET": self.webhook_secret_variable,
-                    "PORT_CLIENT_SECRET": self.client_secret_variable,
-                },
-                values={"PORT_CLIENT_ID": self.client_id},
-            )
-        )
+        settings = self._settings
         if settings.PORT_WEBHOOK_INGEST_URL is None and settings.PORT_CLIENT_ID is None:
             raise SettingsError(
                 f"{self.webhook_url_variable} is not set, so there is nowhere to deliver to: set it to the URL of "
@@ -167,41 +175,35 @@ class PortResource(_CheckedResource):
             self._api.close()
 
     @property
-    def choice(self) -> Choice:
-        """Which way into Port the run takes, and why; determined once in each run."""
-        self.check()
-        if self._choice is None:
-            self._choice = choose(
-                self._settings.PORT_DELIVERY,
-                self.webhook_url,
-                signs=self._settings.PORT_WEBHOOK_SECRET is not None,
-                api=self._api,
-            )
-        return self._choice
+    def selection(self) -> SinkSelection:
+        """The way into Port that the run takes, and the reason; determined once in each run."""
+        if self._selection is None:
+            signs = self.webhook_secret is not None
+            self._selection = select_sink(self.settings.PORT_DELIVERY, self.webhook_url, signs=signs, api=self._api)
+        return self._selection
 
     @property
     def sink(self) -> Sink:
-        """The way into Port."""
+        """The way into Port, opened."""
         if self._sink is None:
-            self._sink = self._make_sink()
+            settings, way = self.settings, self.selection.sink
+            common: dict[str, Any] = {
+                "concurrency": settings.PORT_MAX_CONCURRENCY,
+                "deadline": settings.delivery_deadline,
+                "clock": self.clock,
+            }
+            if way == API and self._api is not None:
+                self._sink = ApiSink(self._api, **common)
+            else:
+                kind = WebhookBatchSink if way == BATCH else WebhookSink
+                url, secret = self.webhook_url or "", self.webhook_secret
+                self._sink = kind(url, secret=secret, verify=settings.verify, **common)
         return self._sink
-
-    def _make_sink(self) -> Sink:
-        settings = self._settings
-        common: dict[str, Any] = {
-            "concurrency": settings.PORT_MAX_CONCURRENCY,
-            "deadline": settings.delivery_deadline,
-            "clock": self.clock,
-        }
-        if self.choice.sink == API and self._api is not None:
-            return ApiSink(self._api, **common)
-        kind = WebhookBatchSink if self.choice.sink == BATCH else WebhookSink
-        return kind(self.webhook_url or "", secret=self.webhook_secret, verify=settings.verify, **common)
 
     @property
     def mapping(self) -> WebhookMapping:
         """Predicts what Port makes of our events: by the webhook's own mapping where it is known, otherwise by ours."""
-        return WebhookMapping(self.choice.mappings or model.webhook()["mappings"])
+        return WebhookMapping(self.selection.mappings or model.webhook()["mappings"])
 
     @property
     def api(self) -> PortApi | None:
@@ -216,7 +218,6 @@ class PortResource(_CheckedResource):
         Each region has ingest.<region>.port.io, api.<region>.port.io and app.<region>.port.io, so either of the first
         two leads to the third.
         """
-        self.check()
         known = self.webhook_url or (self._settings.PORT_BASE_URL if self._api else "")
         service, _, rest = (urlsplit(known).hostname or "").partition(".")
         return f"https://app.{rest}" if service in ("ingest", "api") and rest else None
@@ -224,15 +225,13 @@ class PortResource(_CheckedResource):
     @property
     def webhook_url(self) -> str | None:
         """The webhook's URL. A secret: it contains the webhook's key."""
-        self.check()
-        url = self._settings.PORT_WEBHOOK_INGEST_URL
+        url = self.settings.PORT_WEBHOOK_INGEST_URL
         return url.get_secret_value() if url else None
 
     @property
     def webhook_secret(self) -> str | None:
         """The key that signs events."""
-        self.check()
-        secret = self._settings.PORT_WEBHOOK_SECRET
+        secret = self.settings.PORT_WEBHOOK_SECRET
         return secret.get_secret_value() if secret else None
 
     @property
@@ -250,15 +249,11 @@ class StateResource(_CheckedResource):
         description="Name of the environment variable with the database's URL.",
     )
 
+    overrides: ClassVar = {"state_url_variable": "AZURE_PORT_SYNC_STATE_URL"}
     _store: StateStore = PrivateAttr()
 
     def _open(self, context: dg.InitResourceContext) -> None:
-        settings = Settings.from_environment(
-            _overridden(
-                _without_ports(os.environ), variables={"AZURE_PORT_SYNC_STATE_URL": self.state_url_variable}, values={}
-            )
-        )
-        url = settings.AZURE_PORT_SYNC_STATE_URL
+        url = self._settings.AZURE_PORT_SYNC_STATE_URL
         self._store = StateStore(url.get_secret_value() if url else _beside_the_instance(context), self.clock)
 
     def _close(self) -> None:
@@ -268,19 +263,6 @@ class StateResource(_CheckedResource):
     def store(self) -> StateStore:
         self.check()
         return self._store
-
-
-def _without_ports(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without Port's variables: only PortResource knows the names of its secrets."""
-    return {name: value for name, value in environment.items() if not name.startswith("PORT_")}
-
-
-def _overridden(
-    environment: Mapping[str, str], *, variables: Mapping[str, str], values: Mapping[str, str | None]
-) -> dict[str, str]:
-    """Return the environment with settings that are read from other variables, or that have a value of their own."""
-    renamed = {setting: environment.get(variable, "") for setting, variable in variables.items()}
-    return {**environment, **renamed, **{setting: value for setting, value in values.items() if value is not None}}
 
 
 def _beside_the_instance(context: dg.InitResourceContext) -> str:

@@ -22,7 +22,7 @@ _OUR_RUNS = ("sync", "port_setup", "retention")
 
 
 class RetentionConfig(dg.Config):
-    """How long finished runs and unused state are kept."""
+    """Run config of `retention`: the time that finished runs and unused state are kept."""
 
     keep_successes_days: int = Field(
         default=14, ge=1, description="Days to keep runs that succeeded or were cancelled."
@@ -42,41 +42,36 @@ def delete_old_runs(
 ) -> None:
     now = clock.now()
     successes = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
-    deleted = {
-        "successes": _delete_runs(context.instance, successes, now - timedelta(days=config.keep_successes_days)),
-        "failures": _delete_runs(
-            context.instance, [dg.DagsterRunStatus.FAILURE], now - timedelta(days=config.keep_failures_days)
-        ),
-    }
+    failures = [dg.DagsterRunStatus.FAILURE]
+    deleted_successes = _delete_runs(context.instance, successes, now - timedelta(days=config.keep_successes_days))
+    deleted_failures = _delete_runs(context.instance, failures, now - timedelta(days=config.keep_failures_days))
     delete_evaluations_of_deleted_runs(context.instance)
     with user_facing_errors():
         targets = state.store.targets.forget_unused(now - timedelta(days=config.keep_states_days))
     context.log.info(
-        f"Deleted {deleted['successes']:,} runs that succeeded more than {config.keep_successes_days} days ago, "
-        f"{deleted['failures']:,} that failed more than {config.keep_failures_days} days ago, and the state of "
+        f"Deleted {deleted_successes:,} runs that succeeded more than {config.keep_successes_days} days ago, "
+        f"{deleted_failures:,} that failed more than {config.keep_failures_days} days ago, and the state of "
         f"{targets:,} targets."
     )
-    context.add_output_metadata({f"deleted_{name}": number for name, number in deleted.items()} | {"targets": targets})
+    context.add_output_metadata(
+        {"deleted_successes": deleted_successes, "deleted_failures": deleted_failures, "deleted_targets": targets}
+    )
 
 
 def _delete_runs(instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], created_before: datetime) -> int:
-    """Delete our runs with one of these statuses, and return how many there were."""
+    """Delete our runs with one of these statuses and all that belongs to them, and return their number."""
     deleted = 0
     for tag in _OUR_RUNS:
         old = dg.RunsFilter(tags={SINGLETON_TAG: tag}, statuses=statuses, created_before=created_before)
         while records := instance.get_run_records(old, limit=_BATCH_SIZE, order_by="id", ascending=True):
             for record in records:
-                _delete(instance, record.dagster_run.run_id)
+                run_id = record.dagster_run.run_id
+                instance.compute_log_manager.delete_logs(prefix=[run_id])
+                shutil.rmtree(instance_folder(instance) / "values" / run_id, ignore_errors=True)
+                instance.delete_run(run_id)  # only now, because what belongs to it is found through it
+                delete_event_database(instance, run_id)
             deleted += len(records)
     return deleted
-
-
-def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete a run and everything that belongs to it; the run itself last, because the rest is found through it."""
-    instance.compute_log_manager.delete_logs(prefix=[run_id])
-    shutil.rmtree(instance_folder(instance) / "values" / run_id, ignore_errors=True)
-    instance.delete_run(run_id)
-    delete_event_database(instance, run_id)
 
 
 @dg.job(

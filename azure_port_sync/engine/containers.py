@@ -61,8 +61,9 @@ def compare_containers(
     shown = {id_: id_ in whole for id_ in subscriptions_of(snapshot)}
     vanished = [id_ for id_ in lately_lost(remembered, shown, now) if id_ not in shown]
     found = compare_subscriptions(remembered, shown, given_up=_given_up(reader, vanished), now=now)
+    names = _names_of_hidden(shown.keys() - whole, known, found.in_grace)
     return Containers(
-        frame=concat([snapshot, _stand_ins(_names_of_hidden(shown.keys() - whole, known, found.in_grace))], OBSERVATION),
+        frame=concat([snapshot, _stand_ins(names)], OBSERVATION),
         known=known,
         subscriptions=found,
         unreadable=tuple(sorted(set(reader.scope.subscription_ids) - shown.keys() - remembered.keys())),

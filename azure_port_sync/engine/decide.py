@@ -97,6 +97,11 @@ class Decisions(NamedTuple):
         return staying + known[Verdict.PENDING] + known[Verdict.QUARANTINED]
 
     @property
+    def held(self) -> pd.DataFrame:
+        """The candidates whose deletes the guard holds."""
+        return self.decided[self.decided["verdict"] == Verdict.HELD]
+
+    @property
     def unresolved(self) -> pd.DataFrame:
         """The candidates that leave something to send for a later run."""
         decided = self.decided
@@ -319,7 +324,7 @@ def _recorded_as_deleted(candidates: pd.DataFrame) -> pd.Series:
         places = set(gone.loc[gone["kind"] == kind, key].itertuples(index=False, name=None))
         if places:
             lies_in = [place in places for place in candidates[key].itertuples(index=False, name=None)]
-            recorded |= candidates["kind"].isin(descendants(kind)) & lies_in
+            recorded |= candidates["kind"].isin(descendants(kind)) & pd.Series(lies_in, index=candidates.index)
     return recorded
 
 
@@ -381,14 +386,14 @@ def _facts(
     pending = decided[decided["verdict"] == Verdict.PENDING]
     is_delete = (decided["change_type"] == DELETE_RECORD).fillna(False)
     for_scope = (decided["verdict"] == Verdict.DELETE) & decided["present"] & ~is_delete
-    held = decided[decided["verdict"] == Verdict.HELD]
-    still_waiting = waited.isin(pd.concat([change_set["identifier"], pending["identifier"], held["identifier"]]))
+    still_to_do = [change_set["identifier"], pending["identifier"], decisions.held["identifier"]]
+    still_waiting = waited.isin(pd.concat(still_to_do))
     return Facts(
         subscriptions=subscriptions,
         pending=pending,
         no_longer_pending=waited[~still_waiting].tolist(),
         deleted=decided[is_delete],
-        held=held,
+        held=decisions.held,
         conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
         released=sorted(quarantined.difference(entities(change_set), entities(decisions.unresolved)))
         if quarantined

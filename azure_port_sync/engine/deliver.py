@@ -24,7 +24,7 @@ from azure_port_sync.core.kinds import KINDS, Kind, descendants
 from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
 from azure_port_sync.port.events import event_body
 from azure_port_sync.port.failures import RefusedError, TransientError
-from azure_port_sync.port.flow import StubbornError
+from azure_port_sync.port.flow import KeptFailingError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent, Sink
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ LIMITS = DeliveryLimits()
 
 
 class DeliveryRecord(Protocol):
-    """Where the progress of a delivery is recorded. Every verb raises StateError when another run has taken over."""
+    """The record of a delivery's progress. Every verb raises StateError when another run has taken over."""
 
     def renew_lease(self) -> None: ...
 
@@ -68,15 +68,14 @@ class DeliveryRecord(Protocol):
 class DeliveryReport:
     """The outcome of a delivery.
 
-    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is (`unsent` of them were
-    never sent), `failed` each at which Port kept failing. `error` is what ended the delivery early.
+    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is, `failed` each at which
+    Port kept failing. `error` is what ended the delivery early.
     """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
-    unsent: int = 0
     quarantined: int = 0
     error: PortError | None = None
 
@@ -86,7 +85,7 @@ class DeliveryReport:
         return self.accepted.total() + len(self.refused) + len(self.failed)
 
     @property
-    def unsettled(self) -> int:
+    def not_delivered(self) -> int:
         """Operations that Port has not taken, and that are not in quarantine either."""
         return self.total - self.accepted.total() - self.quarantined
 
@@ -94,7 +93,7 @@ class DeliveryReport:
     def summary(self) -> str:
         """The outcome in a sentence or two, with the remedy where there is something to do."""
         if self.error is not None:
-            return f"{self.unsettled:,} of {self.total:,} deliveries were not made. {self.error}"
+            return f"{self.not_delivered:,} of {self.total:,} deliveries were not made. {self.error}"
         if self.failed:
             row, reason = self.failed[0]
             return (
@@ -122,23 +121,17 @@ def deliver(
     Never raises PortError: what went wrong is in the report, with everything that was confirmed before it. `progress`
     is called with the number of operations that are done, and of all, after each group.
     """
-    delivery = _Delivery(sink, record, limits, progress, DeliveryReport(len(change_set)))
-    sink.flow.start()
-    for rows in _groups(change_set, sink, limits):
-        delivery.send(rows)
-        if delivery.report.error is not None:
-            break
-    delivery.end()
-    return delivery.report
-
-
-def _groups(change_set: pd.DataFrame, sink: Sink, limits: DeliveryLimits) -> Iterator[list[ChangeSetRow]]:
-    """The operations phase by phase, in groups of one phase each, large enough to keep all threads busy."""
+    report = DeliveryReport(len(change_set))
+    delivery = _Delivery(sink, record, limits, progress, report)
+    sink.flow.restart_deadline()
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
-        size = limits.sent_together * min(sink.max_batch_size(operation), 5)
+        size = limits.sent_together * min(sink.max_batch_size(operation), 5)  # keeps all threads busy
         for start in range(0, len(phase), size):
-            yield change_set_rows(phase.iloc[start : start + size])
+            if report.error is None:
+                delivery.send(change_set_rows(phase.iloc[start : start + size]))
+    delivery.end()
+    return report
 
 
 def batches(events: Sequence[OutgoingEvent], sink: Sink) -> Iterator[list[OutgoingEvent]]:
@@ -202,14 +195,13 @@ class _Delivery:
             else:
                 yield event
                 continue
-            self.report.unsent += 1
             self._refuse(row, reason)
 
     def _send_batch(self, events: Sequence[OutgoingEvent]) -> list[Outcome]:
         """Return what became of each; a request that Port refuses, or keeps failing at, is halved to find out why."""
         try:
             return self.sink.send(events, self.record.renew_lease)
-        except (RefusedError, StubbornError) as error:
+        except (RefusedError, KeptFailingError) as error:
             if len(events) == 1:
                 return [error]
             middle = len(events) // 2
@@ -224,7 +216,11 @@ class _Delivery:
             future.add_done_callback(answered.put)
         left = len(sending)
         while left:
-            done = [self._next_answered(answered)]
+            try:
+                done = [answered.get(timeout=self.limits.renewed_within_seconds)]
+            except Empty:  # a Port that takes long to answer must not cost the run its lease
+                self.record.renew_lease()
+                continue
             operations = len(sending[done[0]])
             until = time.monotonic() + self.limits.confirmed_within_seconds
             with suppress(Empty):
@@ -233,13 +229,6 @@ class _Delivery:
                     operations += len(sending[done[-1]])
             left -= len(done)
             yield done
-
-    def _next_answered(self, answered: "SimpleQueue[Future[list[Outcome]]]") -> Future[list[Outcome]]:
-        """Wait for the next answer; a Port that takes long to give it must not cost the run its lease."""
-        while True:
-            with suppress(Empty):
-                return answered.get(timeout=self.limits.renewed_within_seconds)
-            self.record.renew_lease()
 
     def _record_outcomes(self, answered: Sequence[Future[list[Outcome]]], sending: _Sending) -> None:
         accepted = []
@@ -257,7 +246,7 @@ class _Delivery:
                         accepted.append(event.row)
                     case RefusedError() if not self._lacks_container(event.row):
                         self._refuse(event.row, str(outcome))
-                    case RefusedError() | StubbornError():
+                    case RefusedError() | KeptFailingError():
                         self.report.failed.append((event.row, str(outcome)))
         self.record.confirm(accepted)
         self.report.accepted.update(str(row.operation) for row in accepted)

@@ -18,7 +18,7 @@ from azure_port_sync.state import LedgerRebuild, StateStore
 
 
 class Catalog(Protocol):
-    """What Port really holds."""
+    """The entities that Port really holds."""
 
     def entities(self, blueprint: str, *, with_type: bool = False) -> Iterator[Sequence[FoundEntity]]:
         """The entities of a blueprint in pages; with the property `type` where it has one."""

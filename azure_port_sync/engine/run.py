@@ -128,11 +128,11 @@ def deliver_changes(
     run_plan, frame = change_set.plan, change_set.frame
     if run_plan.request.dry_run:
         raise SettingsError("This change set is of a dry run, which sends nothing.")
-    with claimed(store, clock, run_plan) as lease:
+    with claimed(store, clock, run_plan) as ledger:
         going = frame[(frame["operation"] == Operation.DELETE) & frame["kind"].isin(CONTAINERS)]
-        lease.begin_deleting_containers(change_set_rows(going))
-        report = deliver(frame, sink, lease, limits=limits, progress=progress)
-        if report.unsettled == 0 and not change_set.guard.holds and run_plan.advances_watermark:
+        ledger.begin_deleting_containers(change_set_rows(going))
+        report = deliver(frame, sink, ledger, limits=limits, progress=progress)
+        if report.not_delivered == 0 and not change_set.guard.holds and run_plan.advances_watermark:
             store.targets.finish(run_plan)
     return report
 

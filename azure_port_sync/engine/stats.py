@@ -58,7 +58,8 @@ class RunStats:
 
     `unreadable` subscriptions are named in the settings and were never readable; each of `in_grace` has vanished, with
     the end of its grace period, the `silent` ones while the run was reading.
-    `stale_may_remain`: nobody knows what Port held before the first run.
+    `held` are the entities whose deletes the guard holds (columns of OBSERVATION). `stale_may_remain`: nobody knows
+    what Port contained before the first run.
     """
 
     subscriptions: int
@@ -68,6 +69,7 @@ class RunStats:
     candidates: int
     verdicts: dict[Verdict, int]
     resent: int
+    held: pd.DataFrame
     unreadable: tuple[str, ...]
     silent: frozenset[str]
     in_grace: dict[str, datetime]
@@ -95,6 +97,7 @@ class RunStats:
             candidates=decisions.candidates,
             verdicts=decisions.counts,
             resent=decisions.resent,
+            held=decisions.held,
             unreadable=containers.unreadable,
             silent=containers.subscriptions.silent,
             in_grace=containers.subscriptions.in_grace,

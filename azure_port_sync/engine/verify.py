@@ -1,4 +1,4 @@
-"""Comparing Port with the ledger after a delivery: the numbers of entities, and a few entities in full.
+"""Comparing after a delivery: the ledger with what was found, and Port with the ledger (numbers, a few in full).
 
 Port works events off after it has accepted them, so a difference counts only when it stays for a while.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+
+import pandas as pd
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.kinds import Kind
@@ -40,6 +42,15 @@ class Verification:
     def equal(self) -> bool:
         """Whether Port holds what was sent."""
         return self.in_port == self.in_ledger and not self.differences
+
+
+def expected_ledger_rows(kept: int, refused: pd.DataFrame, known: int) -> int:
+    """Return how many rows the ledger must have after a full run that delivered everything.
+
+    `kept` is their number where Port refuses nothing. Of the `refused` operations the ledger has `known`, because Port
+    may show an older version of these, also of one that it refused to delete.
+    """
+    return kept - int((refused["operation"] == Operation.UPSERT).sum()) + known
 
 
 def verify(

@@ -127,7 +127,7 @@ class PortApi(ApiClient):
         response = self.send(request)
         if response.status in _FORBIDDEN:
             return None
-        return read(request, _webhooks, json_object(response))
+        return read(request, lambda body: [Webhook.of(one) for one in objects(body)], json_object(response))
 
     def create_webhook(self, webhook: Json) -> Webhook:
         """Create a webhook; returns it as Port shows it then, with its URL."""
@@ -166,7 +166,3 @@ def _count(body: Json) -> int:
     if not isinstance(count, int):
         raise ShapeError
     return count
-
-
-def _webhooks(body: Json) -> list[Webhook]:
-    return [Webhook.of(webhook) for webhook in objects(body)]

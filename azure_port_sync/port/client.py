@@ -22,7 +22,7 @@ from azure_port_sync.port.failures import (
     failure,
     raise_for_failure,
 )
-from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.flow import Flow, KeptFailingError
 from azure_port_sync.port.responses import Json, ShapeError, Token
 from azure_port_sync.port.transport import TIMEOUTS, Broken, Response, Timeouts, new_session, send_request, until_reset
 
@@ -97,7 +97,7 @@ class ApiClient:
         if isinstance(came, Response):
             flow.count_bytes(came.sent)
             if came.headers.get("x-ratelimit-remaining") == "0":
-                flow.hold_back(until_reset(came, self._clock.now()))
+                flow.pause(until_reset(came, self._clock.now()))
             if came.status in request.expected and body_of(came) is Body.PORT:
                 return came
         words = {"purpose": request.purpose, "subject": request.subject}
@@ -162,10 +162,10 @@ def read(request: ApiRequest, shape: Callable[[Json], _T], body: Json) -> _T:
 
 def _patiently(flow: Flow, request: ApiRequest, attempt: Callable[[], _T]) -> _T:
     """Return what `attempt` returns in the end; all that is asked here may be asked twice."""
-    flow.start()
+    flow.restart_deadline()
     try:
         return flow.call(attempt, lambda: None)
-    except (TransientError, StubbornError) as error:
+    except (TransientError, KeptFailingError) as error:
         minutes = int(flow.deadline.total_seconds() // 60)
         reason = (
             f"Port's API could not be used for {minutes} minutes: {error}. Check the network and PORT_BASE_URL; the "

@@ -18,7 +18,7 @@ _LONGEST_MESSAGE = 200
 
 
 class Treatment(StrEnum):
-    """What is done about a failure."""
+    """The ways to treat a failure."""
 
     RETRY = "retry"  # until the deadline; it says nothing about what was sent
     RETRY_ALONE = "retry_alone"  # the same, but it may be about one event: many in a request are tried apart, and one

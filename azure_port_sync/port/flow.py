@@ -1,4 +1,4 @@
-"""The shared patience of all requests to one door of Port: tried again one by one, held back together.
+"""The shared patience of all requests to one door of Port: tried again one by one, paused together.
 
 When Port asks one request to wait, all of them wait. There is nothing beside that to send fewer at once: measured
 against a Port that throttles, halving the number in flight saved no request and took as long or longer.
@@ -22,19 +22,21 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 _LOG_EVERY = timedelta(seconds=10)  # all threads meet the same trouble
 
 #: How often one request may fail, while others succeed, before that is taken for something about this request.
-STUBBORN_AFTER = 6
-_STUBBORN_TOGETHER = 3
+KEPT_FAILING_AFTER = 6
+
+#: The same for a request that carries several events, which may do better apart.
+_TOGETHER_AFTER = 3
 
 #: How many requests may fail until the deadline, one after the other, before that is taken for an outage.
-_STUBBORN_IN_A_ROW = 3
+_OUTAGE_AFTER = 3
 
 
-class StubbornError(Exception):
+class KeptFailingError(Exception):
     """Port keeps failing at this request, and answers others meanwhile."""
 
 
 class Flow:
-    """The requests to one door of Port, as they are counted, held back and tried again. Safe to share between threads.
+    """The requests to one door of Port, as they are counted, paused and tried again. Safe to share between threads.
 
     `deadline` bounds the time without one success, not the time of the whole.
     """
@@ -47,17 +49,13 @@ class Flow:
         self.waited_seconds = 0.0
         self._name = name
         self._given_up = 0
-        self._quiet_because = ""
+        self._paused_because = ""
         self._clock = clock
         self._lock = threading.Lock()
-        self._succeeded_at = self._quiet_until = self._log_at = clock.now()
+        self._succeeded_at = self._paused_until = self._log_at = clock.now()
 
-    def start(self) -> None:
-        """Begin to measure the time without a success."""
-        self.succeed()
-
-    def succeed(self) -> None:
-        """Note that Port has answered: the time without a success begins anew."""
+    def restart_deadline(self) -> None:
+        """Measure the time without a success from now on: requests begin, or Port has answered one."""
         with self._lock:
             self._succeeded_at = self._clock.now()
             self._given_up = 0
@@ -70,7 +68,7 @@ class Flow:
     def call(self, attempt: Callable[[], _T], heartbeat: Callable[[], None], *, together: bool = False) -> _T:
         """Return what `attempt` returns; it is called again after each TransientError, with jitter and as Port asks.
 
-        `heartbeat` comes before each attempt, and stops all of them by raising. Raises StubbornError when Port keeps
+        `heartbeat` comes before each attempt, and stops all of them by raising. Raises KeptFailingError when Port keeps
         failing at this one request; soon when it carries many events `together`, which may do better apart. At the
         deadline that can be the request's own trouble too, so only when several requests in a row have come to it
         the last TransientError is raised.
@@ -79,59 +77,53 @@ class Flow:
         failed_first = self._clock.now()
         while True:
             try:
-                return self._attempt(attempt, heartbeat)
+                self._wait_for_pause()
+                heartbeat()
+                with self._lock:
+                    self.requests += 1
+                result = attempt()
+            except RefusedError:  # which is an answer
+                self.restart_deadline()
+                raise
             except TransientError as caught:
                 error = caught
+            else:
+                self.restart_deadline()
+                return result
             if error.alone:
                 failed += 1
                 failed_first = self._clock.now() if failed == 1 else failed_first
-            if self._is_stubborn(failed, others_succeed=self._succeeded_at > failed_first, together=together):
-                raise StubbornError(str(error))
+            if self._keeps_failing(failed, others_succeed=self._succeeded_at > failed_first, together=together):
+                raise KeptFailingError(str(error))
             if self.time_left <= 0:
                 raise error
             self._note_retry(error)
             self._clock.sleep(min(_backoff(number), max(self.time_left, 0.0)))
             number += 1
 
-    def _attempt(self, attempt: Callable[[], _T], heartbeat: Callable[[], None]) -> _T:
-        self._wait_until_quiet()
-        heartbeat()
-        with self._lock:
-            self.requests += 1
-        try:
-            result = attempt()
-        except RefusedError:  # which is an answer
-            self.succeed()
-            raise
-        self.succeed()
-        return result
-
-    def _is_stubborn(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
+    def _keeps_failing(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
         """Whether a request that has failed so often, for what may be its own trouble, is given up alone."""
-        if together and failed >= _STUBBORN_TOGETHER:
+        if failed >= _TOGETHER_AFTER if together else failed >= KEPT_FAILING_AFTER and others_succeed:
             return True
-        if not together and failed >= STUBBORN_AFTER and others_succeed:
-            return True
-        return failed > 0 and self.time_left <= 0 and not self._is_outage()
-
-    def _is_outage(self) -> bool:
+        if not failed or self.time_left > 0:
+            return False
         with self._lock:
             self._given_up += 1
-            return self._given_up > _STUBBORN_IN_A_ROW
+            return self._given_up <= _OUTAGE_AFTER
 
-    def hold_back(self, seconds: float, why: str = "it asks for time") -> None:
+    def pause(self, seconds: float, why: str = "it asks for time") -> None:
         """Let all requests wait for so long, as Port asks; never past the deadline."""
         until = self._clock.now() + timedelta(seconds=min(seconds, self.deadline.total_seconds()))
         with self._lock:
-            self._quiet_until = max(self._quiet_until, until)
-            self._quiet_because = why
+            self._paused_until = max(self._paused_until, until)
+            self._paused_because = why
 
-    def _wait_until_quiet(self) -> None:
+    def _wait_for_pause(self) -> None:
         # In a loop: while this one slept, another may have been asked to wait for longer.
-        while (left := (self._quiet_until - self._clock.now()).total_seconds()) > 0:
+        while (left := (self._paused_until - self._clock.now()).total_seconds()) > 0:
             left = min(left, self.time_left)
             if left <= 0:
-                raise TransientError(self._quiet_because)
+                raise TransientError(self._paused_because)
             with self._lock:
                 self.waited_seconds += left
             self._clock.sleep(left)
@@ -143,7 +135,7 @@ class Flow:
 
     def _note_retry(self, error: TransientError) -> None:
         if error.wait:
-            self.hold_back(error.wait, str(error))
+            self.pause(error.wait, str(error))
         now = self._clock.now()
         with self._lock:
             self.retries += 1

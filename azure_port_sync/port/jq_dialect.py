@@ -5,7 +5,6 @@ hides the environment, takes the first output only and answers `null` for every 
 (github.com/port-labs/jq-node-bindings, `lib/jq.js`). Those four rules live here; everything else is stock jq.
 """
 
-import json
 import re
 from functools import lru_cache
 from typing import Any
@@ -40,19 +39,6 @@ class Program:
 
 
 @lru_cache(maxsize=4096)
-def _compiled(expression: str) -> Program | None:
-    try:
-        return Program(format_filter(expression))
-    except ValueError:
-        return None
-
-
-def evaluate(expression: str, value: object) -> Any:
-    """Return what Port makes of one expression: its first output, and None for every error."""
-    program = _compiled(expression)
-    return None if program is None else program.first(json.dumps(value))
-
-
 def embed(expression: str) -> str:
     """Return the expression as part of a larger program, alone with its errors: it gives one value, null if it fails.
 
@@ -60,6 +46,9 @@ def embed(expression: str) -> str:
     """
     if _A_PATH(expression):
         return f"(try {expression} catch null)"  # gives one value; the array below costs as much again
-    if _compiled(expression) is None:
+    formatted = format_filter(expression)
+    try:
+        Program(formatted)
+    except ValueError:
         return "null"
-    return f"([try ({format_filter(expression)}\n) catch null][0])"
+    return f"([try ({formatted}\n) catch null][0])"

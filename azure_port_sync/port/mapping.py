@@ -14,25 +14,22 @@ from azure_port_sync.port.jq_dialect import Program, embed
 
 Json = dict[str, Any]
 
-#: Of a batch, Port works off so many items and drops the rest without a word (docs.port.io, "Custom webhooks").
+#: Of a batch, Port works off so many items and drops the rest silently (docs.port.io, "Custom webhooks").
 MAX_ITEMS = 500
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the records of one mapping go, and what is done with them there."""
+    """The blueprint that the records of one mapping go to, and the operation on them there."""
 
     blueprint: str
     operation: Literal["create", "delete"]
-    dependents: bool
 
     @classmethod
     def of(cls, mapping: Json) -> "Target":
-        """Return the target of one mapping; deleting takes dependents along unless the mapping says otherwise."""
-        operation = mapping.get("operation", "create")
-        if isinstance(operation, str):
-            operation = {"type": operation}
-        return cls(mapping["blueprint"], operation["type"], operation.get("deleteDependents", True))
+        """Return the target of one mapping."""
+        operation: Any = mapping.get("operation", "create")
+        return cls(mapping["blueprint"], operation["type"] if isinstance(operation, dict) else operation)
 
 
 class MappedEntity(NamedTuple):
@@ -72,7 +69,7 @@ class WebhookMapping:
         ]
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
-        """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
+        """Yield the records of an event, in the order of the mappings: ``{identifier, title, properties, relations}``.
 
         `context` is the JSON text ``{"body": ..., "headers": ..., "queryParams": ...}``. What fails is null.
         """

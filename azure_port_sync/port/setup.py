@@ -21,7 +21,7 @@ from azure_port_sync.port.sink_selection import find_webhook
 
 @dataclass(frozen=True)
 class Change:
-    """What was done to a blueprint or webhook: nothing ("unchanged"), or what each line of the diff says."""
+    """The action on a blueprint or webhook ("created", "updated" or "unchanged"), and the lines of its diff."""
 
     identifier: str
     action: str
@@ -92,7 +92,8 @@ def set_up_webhook(api: PortApi, url: str | None, secret: str | None) -> tuple[C
         return Change(ours["identifier"], "created", (*lines, *_security_line(secret))), _url(created)
     changes: Json = {}
     mappings = merged(existing.mappings, ours["mappings"])
-    lines = _mapping_lines(existing.mappings, mappings)
+    lines = [f"- mapping {_name(one)}" for one in existing.mappings if one not in mappings]
+    lines += [f"+ mapping {_name(one)}" for one in mappings if one not in existing.mappings]
     if lines:
         changes["mappings"] = mappings
     if {**existing.security, **security} != existing.security:
@@ -153,11 +154,6 @@ def _identities(mapping: Json) -> list[tuple[str, str, str]]:
 def _of_the_item(expression: Any) -> Any:
     """Return an expression, or a query made of some, that reads an item where it read the body."""
     return json.loads(re.sub(r"\.body\b", ".item", json.dumps(expression)))
-
-
-def _mapping_lines(existing: Sequence[Json], wanted: Sequence[Json]) -> list[str]:
-    gone = [f"- mapping {_name(one)}" for one in existing if one not in wanted]
-    return gone + [f"+ mapping {_name(one)}" for one in wanted if one not in existing]
 
 
 def _name(mapping: Json) -> str:

@@ -26,7 +26,7 @@ _ASKED_FOR = "PORT_DELIVERY asks for it"
 
 
 @dataclass(frozen=True)
-class Choice:
+class SinkSelection:
     """The name of the sink, the reason in a sentence, and the webhook's mappings where they are known."""
 
     sink: str
@@ -34,7 +34,7 @@ class Choice:
     mappings: Sequence[Json] | None = None
 
 
-def choose(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) -> Choice:
+def select_sink(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) -> SinkSelection:
     """Choose the sink for a webhook's `url`, API credentials, or both.
 
     `delivery` is the setting, `signs` whether we sign. Raises SettingsError, in one sentence, for a webhook that is
@@ -47,66 +47,49 @@ def choose(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) 
                 "PORT_DELIVERY=api needs PORT_CLIENT_ID and PORT_CLIENT_SECRET: set both from the credentials that "
                 "Port shows."
             )
-        return Choice(API, _ASKED_FOR if delivery == API else "there is no webhook URL")
+        return SinkSelection(API, _ASKED_FOR if delivery == API else "there is no webhook URL")
     if url is None:
         raise SettingsError(
             f"PORT_DELIVERY={delivery} needs PORT_WEBHOOK_INGEST_URL: set it to the URL of your Port webhook."
         )
-    if api is None:
-        return _without_mapping(
-            delivery,
-            batch="without API credentials its mapping cannot be checked",
-            single="any mapping takes single events, and without API credentials it is not known whether it takes more",
-        )
-    webhooks = api.webhooks()
+    webhooks = None if api is None else api.webhooks()
     if webhooks is None:
-        return _without_mapping(
-            delivery,
-            batch="PORT_CLIENT_ID may not read its mapping",
-            single="PORT_CLIENT_ID may not read the webhook's mapping, and any takes single events",
-        )
+        why = "without API credentials its mapping is not known"
+        if api is not None:
+            why = "PORT_CLIENT_ID may not read its mapping"
+        if delivery == "auto":
+            return SinkSelection(WEBHOOK, f"any webhook takes single events, and {why}")
+        return SinkSelection(delivery, _ASKED_FOR if delivery == WEBHOOK else f"{_ASKED_FOR}; {why}")
     webhook = find_webhook(webhooks, url)
-    if webhook is None:
-        return _elsewhere(delivery)
-    _check(webhook, signs=signs)
-    return _by_mapping(delivery, webhook)
-
-
-def _without_mapping(delivery: str, *, batch: str, single: str) -> Choice:
-    """Choose where the webhook's mapping is not known; the two texts say why it is not."""
-    if delivery == BATCH:
-        return Choice(BATCH, f"{_ASKED_FOR}; {batch}")
-    return Choice(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single)
-
-
-def _elsewhere(delivery: str) -> Choice:
-    """Choose for a webhook of another account than the credentials."""
-    if delivery == BATCH:
+    if webhook is None and delivery == BATCH:
         raise SettingsError(
             "PORT_DELIVERY=webhook_batch, but PORT_WEBHOOK_INGEST_URL is no webhook of the account that "
             "PORT_CLIENT_ID belongs to, so whether it takes batches is not known: check both, or unset PORT_DELIVERY."
         )
-    return Choice(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
+    if webhook is None:
+        return SinkSelection(WEBHOOK, "the webhook is not of the account that PORT_CLIENT_ID belongs to")
+    _check(webhook, signs=signs)
+    return _by_mapping(delivery, webhook)
 
 
-def _by_mapping(delivery: str, webhook: Webhook) -> Choice:
+def _by_mapping(delivery: str, webhook: Webhook) -> SinkSelection:
     name, mappings = webhook.identifier, webhook.mappings
     takes_single, takes_batches = what_it_takes(mappings)
     if not takes_single and not takes_batches:
         raise SettingsError(
             f"The mapping of the webhook {name} turns none of our events into an entity, and Port would drop them "
-            "without a word: launch the job port_setup, or paste the mapping from the README."
+            "silently: launch the job port_setup, or paste the mapping from the README."
         )
     if takes_batches and delivery != WEBHOOK:
-        return Choice(BATCH, f"the mapping of the webhook {name} takes batches", mappings)
+        return SinkSelection(BATCH, f"the mapping of the webhook {name} takes batches", mappings)
     if delivery == BATCH:
         raise SettingsError(
             f"PORT_DELIVERY=webhook_batch, but not all mappings of the webhook {name} take batches, and Port would "
-            "drop them without a word: launch the job port_setup, which changes those of the guide, or unset "
+            "drop them silently: launch the job port_setup, which changes those of the guide, or unset "
             "PORT_DELIVERY."
         )
     single = f"not all mappings of the webhook {name} take batches; the job port_setup changes those of the guide"
-    return Choice(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single, mappings)
+    return SinkSelection(WEBHOOK, _ASKED_FOR if delivery == WEBHOOK else single, mappings)
 
 
 def find_webhook(webhooks: Sequence[Webhook], url: str) -> Webhook | None:

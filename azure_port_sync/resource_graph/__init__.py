@@ -5,6 +5,7 @@ not hold, `rows` makes observations of rows, and `reads` has the reads that a ru
 """
 
 from azure_port_sync.resource_graph.client import ResourceGraph
-from azure_port_sync.resource_graph.reads import AzureReader, ReadResult
+from azure_port_sync.resource_graph.reads import AzureReader
+from azure_port_sync.resource_graph.rows import ReadResult
 
 __all__ = ["AzureReader", "ReadResult", "ResourceGraph"]

@@ -1,4 +1,4 @@
-"""Everything that can come in place of a response of Azure, in one table: what it is, and what a person can do.
+"""The table of all that can come in place of a response of Azure, with its treatment and a sentence for a person.
 
 A failure is first described in one line (`Failure.came`): where it came from, then the status, what its body is, and
 the codes in it. The first row of FAILURES whose pattern matches that line says how it is treated and in which sentence
@@ -21,15 +21,11 @@ class NoAccessError(AzureError):
     """The principal may read nothing of what a request names."""
 
 
-class ResponseTooLargeError(AzureError):
-    """The rows of one response are more bytes than Azure sends at once; they can be read in parts."""
-
-
 class Treatment(StrEnum):
-    """What is done about a failure."""
+    """The ways to deal with a failure."""
 
     RETRY = "retry"  # with growing waits until the deadline
-    SPLIT = "split"  # ask for it in parts
+    SPLIT = "split"  # its rows are more bytes than Azure sends at once: ask for them in parts
     NO_ACCESS = "no access"  # an answer to the question which subscriptions can be read; otherwise as CONFIGURATION
     CONFIGURATION = "configuration"  # a person has to change something
     FATAL = "fatal"  # nothing that a setting could change
@@ -116,7 +112,6 @@ FAILURES = (
     Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
 )
 
-_ERRORS = {SPLIT: ResponseTooLargeError, NO_ACCESS: NoAccessError}
 _FORMS = {"page": "a web page", "body": "a body that is not Azure's", "empty": "an empty body"}
 _LONGEST_REASON = 500
 _UNAVAILABLE = re.compile("unavailable|not found|not installed|could not be found|requires the")
@@ -124,7 +119,7 @@ _UNAVAILABLE = re.compile("unavailable|not found|not installed|could not be foun
 
 @dataclass(frozen=True)
 class Failure:
-    """What came in place of a response: its line for the table, and how a person would put it."""
+    """A failure that came in place of a response: its line for the table, and how a person would put it."""
 
     came: str
     seen: str
@@ -139,7 +134,7 @@ class Failure:
     def error(self, *, after: timedelta) -> AzureError:
         """Return the error that ends the run; `after` is how long it was tried."""
         minutes = int(after.total_seconds() // 60)
-        kind = _ERRORS.get(self.row.treatment, AzureError)
+        kind = NoAccessError if self.row.treatment is NO_ACCESS else AzureError
         return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, minutes=minutes))
 
 
@@ -150,7 +145,8 @@ def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failu
         return Failure(f"query {status} partial scope", str(status), "")
     errors = _errors(body)
     if not errors:
-        form = _form(body)
+        text = body.strip()
+        form = "page" if text.startswith(b"<") else "body" if text else "empty"
         seen = f"{status} with {_FORMS[form]}"
         return Failure(f"query {status} {form}", seen, f"it answered {seen}", wait)
     codes = ", ".join(code for code, _ in errors if code) or "no code"
@@ -180,7 +176,7 @@ def sign_in_failure(error: BaseException) -> Failure:
 
 
 def _errors(body: bytes) -> list[tuple[str, str]]:
-    """The codes and messages of an error body, none for another body; the useful ones are the inner ones."""
+    """Return the codes and messages of an error body, none for another body; the useful ones are the inner ones."""
     try:
         error = json.loads(body)["error"]
         inner = error.get("details") or [error]
@@ -189,13 +185,8 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
         return []
 
 
-def _form(body: bytes) -> str:
-    text = body.strip()
-    return "page" if text.startswith(b"<") else "body" if text else "empty"
-
-
 def _attempts(text: str) -> list[str]:
-    """What each credential that was tried said, one or a chain of them.
+    """Split the text of a failed sign-in into that of each credential that was tried.
 
     A chain stops at the first that could have signed in and was refused; those before it this machine does not have.
     """

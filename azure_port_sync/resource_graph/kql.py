@@ -1,4 +1,4 @@
-"""Every query that we send to Azure Resource Graph, built from typed values.
+"""The queries that we send to Azure Resource Graph, built from typed values.
 
 No query sorts, because no result is paged: what does not fit into one response is read as parts (`Query.split`). All
 rows have the columns that `rows` reads; a change record has those of its resource's current row beside its own. The
@@ -206,13 +206,9 @@ def _tag_filter(scope: Scope, column: str) -> str:
 
 
 def _extras(scope: Scope) -> str:
-    """The extra columns, renamed by position; the first segment is quoted because `kind` is a word of the language."""
-    return "".join(f", extra{n} = {_column(path)}" for n, path in enumerate(scope.extra_columns))
-
-
-def _column(path: str) -> str:
-    first, *rest = path.split(".")
-    return f"['{first}']" + "".join(f"[{literal(part)}]" for part in rest)
+    """The extra columns, renamed by position; all segments are quoted because `kind` is a word of the language."""
+    columns = ("".join(f"[{literal(part)}]" for part in path.split(".")) for path in scope.extra_columns)
+    return "".join(f", extra{n} = {column}" for n, column in enumerate(columns))
 
 
 def _extra_names(scope: Scope) -> str:

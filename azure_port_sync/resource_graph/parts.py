@@ -16,7 +16,6 @@ from typing import NamedTuple
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import AzureError
 from azure_port_sync.resource_graph.client import MAX_ROWS, QueryScope, Response
-from azure_port_sync.resource_graph.failures import ResponseTooLargeError
 from azure_port_sync.resource_graph.kql import Query
 
 logger = logging.getLogger(__name__)
@@ -77,23 +76,14 @@ def read_in_parts(
                     asked[pool.submit(ask, str(part.query), part.scope)] = part
                 for future in wait(asked, return_when=FIRST_COMPLETED).done:
                     part = asked.pop(future)
-                    response = _response(future)
-                    if response and response.complete:
+                    response = future.result()
+                    if response.complete:
                         progress.report(len(response.rows), len(waiting) + len(asked))
                         yield response
                     else:
-                        total = response.total_records if response else 0
-                        waiting += part.split(max(2, math.ceil(total / (max_rows * FILL))))
+                        waiting += part.split(max(2, math.ceil(response.total_records / (max_rows * FILL))))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _response(future: "Future[Response]") -> Response | None:
-    """The response, or None where it is too large to be sent."""
-    try:
-        return future.result()
-    except ResponseTooLargeError:
-        return None
 
 
 class _Progress:

@@ -78,13 +78,13 @@ class QuotaLimiter:
 
 
 def quota_of(headers: Mapping[str, str]) -> tuple[int | None, timedelta | None]:
-    """What is left of the quota, and after which time it resets; None for what the headers do not say."""
+    """Return the rest of the quota and the time until it resets; None for a figure that the headers do not give."""
     remaining = headers.get("x-ms-user-quota-remaining", "")
     return (int(remaining) if remaining.isdigit() else None), _hh_mm_ss(headers)
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """How long a throttled answer asks to wait: the longer of its two headers; None when it carries neither."""
+    """Return the wait that a throttled answer asks for: the longer of its two headers; None if it carries neither."""
     seconds = headers.get("Retry-After", "")
     asked = [timedelta(seconds=int(seconds))] if seconds.isdigit() else []
     resets_after = _hh_mm_ss(headers)

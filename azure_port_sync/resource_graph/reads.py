@@ -1,14 +1,9 @@
 """The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
-import pandas as pd
-
-from azure_port_sync.core.entities import observed_subscription
-from azure_port_sync.core.kinds import Kind
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, subscriptions_of
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import kql
@@ -16,7 +11,7 @@ from azure_port_sync.resource_graph.client import QueryScope, ResourceGraph, Res
 from azure_port_sync.resource_graph.failures import NoAccessError
 from azure_port_sync.resource_graph.kql import Query
 from azure_port_sync.resource_graph.parts import Part, read_in_parts
-from azure_port_sync.resource_graph.rows import Observations, Observe, observe_change, observe_row
+from azure_port_sync.resource_graph.rows import ReadResult, read_rows
 
 T = TypeVar("T")
 
@@ -31,32 +26,6 @@ _LISTED = 500
 _NO_TYPE = ("none/none",)
 
 
-@dataclass(frozen=True)
-class ReadResult:
-    """The observations of one read, and what was odd about the rows that they were made of."""
-
-    frame: pd.DataFrame  # in the columns of OBSERVATION: one row an entity; of changes() one row a change record
-    query: str = ""  # text of the (first) query
-    total_records: int = 0  # that Azure says there are, summed over the responses that were used
-    rows: int = 0  # that were read, duplicates and unreadable ones included
-    duplicates: int = 0  # rows beyond the first of one entity, or of one change record
-    unreadable: int = 0  # rows that could not be understood: left out, or kept without what is no tags
-    samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
-
-    @classmethod
-    def sum(cls, results: "Sequence[ReadResult]") -> "ReadResult":
-        """Return several results as one: their rows below each other, their numbers added up."""
-        return cls(
-            frame=concat([one.frame for one in results], OBSERVATION),
-            query=next((one.query for one in results if one.query), ""),
-            total_records=sum(one.total_records for one in results),
-            rows=sum(one.rows for one in results),
-            duplicates=sum(one.duplicates for one in results),
-            unreadable=sum(one.unreadable for one in results),
-            samples=tuple(sample for one in results for sample in one.samples),
-        )
-
-
 class AzureReader:
     """Reads one scope. Every method raises AzureError as `ResourceGraph` does."""
 
@@ -67,59 +36,56 @@ class AzureReader:
         self._batch_size = batch_size
 
     def of_types(self, resource_types: Collection[str]) -> "AzureReader":
-        """Reads the part of the scope that is of these (lower-case) types."""
+        """Return a reader of the part of the scope that is of these (lower-case) types."""
         wanted = set(resource_types) & set(self.scope.resource_types or resource_types)
         scope = replace(self.scope, resource_types=tuple(sorted(wanted)) or _NO_TYPE)
         return AzureReader(self.graph, scope, batch_size=self._batch_size)
 
     def containers(self, ids: Sequence[str] | None = None) -> ReadResult:
-        """The snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
+        """Read the snapshot: all subscriptions and resource groups, flagged `in_scope`; with `ids` only those.
 
-        A subscription that shows only through its groups (a Reader on a group) is observed with its id as name.
+        A subscription may show only through its groups (a Reader on a group).
         """
-        if ids is not None:
-            return self._read(self._everywhere(kql.containers(self.scope, some) for some in _listed(ids)), observe_row)
-        snapshot = self._read(self._everywhere([kql.containers(self.scope)]), observe_row)
-        return _with_hidden_subscriptions(snapshot)
+        listed = [None] if ids is None else _batches(ids)
+        return self._read(self._everywhere(kql.containers(self.scope, some) for some in listed))
 
     def inventory(self, subscriptions: Sequence[str]) -> ReadResult:
-        """Every resource in scope in these subscriptions."""
-        return self._read(self._within(subscriptions, kql.resources(self.scope)), observe_row)
+        """Read every resource in scope in these subscriptions."""
+        return self._read(self._within(subscriptions, kql.resources(self.scope)))
 
     def inventory_of_groups(self, groups: Sequence[tuple[str, str]]) -> ReadResult:
-        """Every resource in scope in these (subscription id, resource group name) pairs, spelled as Azure does."""
+        """Read every resource in scope in these (subscription id, resource group name) pairs, spelled as Azure does."""
         shares = [
             share
-            for some in _listed(sorted(groups))
+            for some in _batches(sorted(groups))
             for share in self._within(_distinct(id_ for id_, _ in some), kql.resources(self.scope, groups=some))
         ]
-        return self._read(shares, observe_row)
+        return self._read(shares)
 
     def resources(self, azure_ids: Iterable[str]) -> ReadResult:
-        """The resources with these ids that Azure shows now, flagged `in_scope`."""
-        queries = [kql.resources(self.scope, ids=some) for some in _listed(_distinct(azure_ids))]
-        return self._read(self._everywhere(queries), observe_row)
+        """Read the resources with these ids that Azure shows now, flagged `in_scope`."""
+        queries = [kql.resources(self.scope, ids=some) for some in _batches(_distinct(azure_ids))]
+        return self._read(self._everywhere(queries))
 
     def changes(self, window: Window, subscriptions: Sequence[str]) -> ReadResult:
-        """The change records of the window, one observation a record."""
-        return self._read(self._within(subscriptions, kql.resource_changes(self.scope, window)), observe_change)
+        """Read the change records of the window, one observation a record."""
+        return self._read(self._within(subscriptions, kql.resource_changes(self.scope, window)), changes=True)
 
     def changes_of(self, azure_ids: Iterable[str], window: Window) -> ReadResult:
-        """The change records of these resources, also those of rows that are out of scope."""
-        queries = [kql.resource_changes(self.scope, window, some) for some in _listed(_distinct(azure_ids))]
-        return self._read(self._everywhere(queries), observe_change)
+        """Read the change records of these resources, also those of rows that are out of scope."""
+        queries = [kql.resource_changes(self.scope, window, some) for some in _batches(_distinct(azure_ids))]
+        return self._read(self._everywhere(queries), changes=True)
 
     def readable(self, subscriptions: Sequence[str], *, anywhere: bool = False) -> set[str]:
-        """Those of these subscriptions (lower-case ids) that show anything now: their own row, or one of their groups.
+        """Return the subscriptions (lower-case ids) among these that show anything now: their own row, or a group.
 
-        Asked for subscriptions of which it may not read all, Azure leaves those out without a word
-        (learn.microsoft.com/azure/governance/resource-graph/overview), so that one that was lost looks like one that
-        is empty. `anywhere` asks the whole tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription
-        that was moved from one that was lost.
+        Azure silently leaves out subscriptions that may not be read (learn.microsoft.com/azure/governance/
+        resource-graph/overview), so that one that was lost looks like one that is empty. `anywhere` asks the whole
+        tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription that was moved from one that was lost.
         """
         asked = _distinct(subscriptions)
         if anywhere:
-            shares = [Part(kql.readable(some), QueryScope()) for some in _listed(asked)]
+            shares = [Part(kql.readable(some), QueryScope()) for some in _batches(asked)]
             responses = self._responses(shares, self.graph.query)
         else:
             responses = self._responses(self._within(asked, kql.readable()), self._query_if_readable)
@@ -142,32 +108,16 @@ class AzureReader:
         """A query over these subscriptions, a batch at a time."""
         return [Part(query, QueryScope(subscriptions=some)) for some in _batches(subscriptions, self._batch_size)]
 
-    def _read(self, shares: Sequence[Part], observe: Observe) -> ReadResult:
-        observations = Observations(observe, self.scope.extra_columns)
-        total_records = 0
-        for response in self._responses(shares, self.graph.query):
-            observations.add(response.rows)
-            total_records += response.total_records
-        return ReadResult(
-            frame=observations.frame(),
+    def _read(self, shares: Sequence[Part], *, changes: bool = False) -> ReadResult:
+        return read_rows(
+            self._responses(shares, self.graph.query),
+            changes=changes,
+            extra_columns=self.scope.extra_columns,
             query=str(shares[0].query) if shares else "",
-            total_records=total_records,
-            rows=observations.rows,
-            duplicates=observations.duplicates,
-            unreadable=observations.unreadable,
-            samples=tuple(observations.samples),
         )
 
     def _responses(self, shares: Sequence[Part], ask: Callable[[str, QueryScope], Response]) -> Iterator[Response]:
         return read_in_parts(ask, shares, clock=self.graph.clock, max_rows=self.graph.max_rows)
-
-
-def _with_hidden_subscriptions(snapshot: ReadResult) -> ReadResult:
-    frame = snapshot.frame
-    shown = frame.loc[frame["kind"] == Kind.SUBSCRIPTION, "subscription_id"]
-    hidden = sorted(subscriptions_of(frame) - set(shown))
-    derived = frame_of([observed_subscription(id_, id_) for id_ in hidden], OBSERVATION)
-    return replace(snapshot, frame=concat([frame, derived], OBSERVATION))
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:
@@ -175,9 +125,5 @@ def _distinct(ids: Iterable[str]) -> list[str]:
     return sorted({id_.lower(): id_ for id_ in ids}.values())
 
 
-def _batches(values: Sequence[T], size: int) -> list[Sequence[T]]:
+def _batches(values: Sequence[T], size: int = _LISTED) -> list[Sequence[T]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _listed(values: Sequence[T]) -> list[Sequence[T]]:
-    return _batches(values, _LISTED)

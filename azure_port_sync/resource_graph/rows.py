@@ -6,161 +6,158 @@ Azure shows one id in several rows, or in several casings, now and then (github.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from azure_port_sync.core.entities import observed_absence, observed_row, parse_instant
-from azure_port_sync.core.kinds import KINDS
-from azure_port_sync.core.rows import OBSERVATION, table_of, to_frame
-
-Row = dict[str, Any]
-Observe = Callable[[Row, Sequence[str]], dict[str, Any]]
+from azure_port_sync.core.entities import observed_absence, observed_row
+from azure_port_sync.core.identity import containers_of
+from azure_port_sync.core.rows import OBSERVATION, concat, to_frame
+from azure_port_sync.resource_graph.client import Response
 
 #: Odd rows of one read that are kept to be shown.
 MAX_SAMPLES = 5
 
 #: `record` is the id of the change record that a row stands for; `placed`, whether its columns place it as its id does.
 _READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("placed", pa.bool_())])
-_IN_SUBSCRIPTIONS = frozenset(kind for kind, row in KINDS.items() if not row.arm_type or "subscription_id" in row.key)
+_ROW_TEXTS = ("id", "type")
+_RECORD_TEXTS = ("recordId", "targetId", "targetType", "changeType")
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
 
 
-class UnreadableError(ValueError):
-    """A row of which no entity can be made; the text says what is odd about it."""
+@dataclass(frozen=True)
+class ReadResult:
+    """The observations of one read, and what was odd about the rows that they were made of."""
+
+    frame: pd.DataFrame  # in the columns of OBSERVATION: one row an entity; of changes() one row a change record
+    query: str = ""  # text of the (first) query
+    total_records: int = 0  # that Azure says there are, summed over the responses that were used
+    rows: int = 0  # that were read, duplicates and unreadable ones included
+    duplicates: int = 0  # rows beyond the first of one entity, or of one change record
+    unreadable: int = 0  # rows that could not be understood: left out, or kept without what is no tags
+    samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
+
+    @classmethod
+    def sum(cls, results: "Sequence[ReadResult]") -> "ReadResult":
+        """Return several results as one: their rows below each other, their numbers added up."""
+        return cls(
+            frame=concat([one.frame for one in results], OBSERVATION),
+            query=next((one.query for one in results if one.query), ""),
+            total_records=sum(one.total_records for one in results),
+            rows=sum(one.rows for one in results),
+            duplicates=sum(one.duplicates for one in results),
+            unreadable=sum(one.unreadable for one in results),
+            samples=tuple(sample for one in results for sample in one.samples),
+        )
 
 
-class Observations:
-    """The observations of one read, added response by response."""
+def read_rows(
+    responses: Iterable[Response], *, changes: bool = False, extra_columns: Sequence[str] = (), query: str = ""
+) -> ReadResult:
+    """Return the observations of these current rows, or (`changes`) change records.
 
-    def __init__(self, observe: Observe, extra_columns: Sequence[str]) -> None:
-        self.rows = 0
-        self.unreadable = 0
-        self.duplicates = 0
-        self.samples: list[str] = []
-        self._observe = observe
-        self._extra_columns = extra_columns
-        self._tables = [_READ.empty_table()]
-
-    def add(self, rows: Sequence[Any]) -> None:
-        """Add the rows of a response; what cannot be understood is left out and counted."""
-        self.rows += len(rows)
-        self._tables.append(table_of(self._observed(rows), _READ))
-
-    def _observed(self, rows: Sequence[Any]) -> Iterable[dict[str, Any]]:
-        for row in rows:
-            if not isinstance(row, dict):
-                self._note(row, "it is no object")
-                continue
-            odd = _drop_odd_tags(row)
-            try:
-                yield self._observe(row, self._extra_columns)
-            except UnreadableError as error:
-                self._note(row, str(error))
-            else:
-                if odd:
-                    self._note(row, f"its {' and '.join(odd)} are not names and values, and were left out")
-
-    def _note(self, row: Any, what: str) -> None:
-        self.unreadable += 1
-        self._sample(_excerpt(row), what)
-
-    def _sample(self, which: str, what: str) -> None:
-        if len(self.samples) < MAX_SAMPLES:
-            self.samples.append(f"{which}: {what}")
-
-    def frame(self) -> pd.DataFrame:
-        """Return them, each entity or change record once."""
-        table = pa.concat_tables(self._tables)
-        dropped: list[int] = []
-        for rows in _of_one_thing(table):
-            best = max(rows, key=lambda position: _preference(rows[position]))
-            dropped += rows.keys() - {best}
-            self._sample(rows[best]["azure_id"], f"{len(rows)} rows of one id")
-        self.duplicates = len(dropped)
-        frame = to_frame(table.select(OBSERVATION.names))
-        return frame.drop(index=dropped).reset_index(drop=True) if dropped else frame
+    A row that cannot be understood is left out and counted; tags that are none are emptied and counted.
+    """
+    tables = [_READ.empty_table()]
+    samples: list[str] = []
+    total_records = rows = unreadable = 0
+    for response in responses:
+        total_records += response.total_records
+        rows += len(response.rows)
+        observations = []
+        for row in response.rows:
+            odd = _objection(row, changes=changes)
+            if odd is None:
+                if odd_tags := [name for name in ("tags", "rgTags") if not isinstance(row.get(name), dict | None)]:
+                    row.update(dict.fromkeys(odd_tags))
+                    odd = f"its {' and '.join(odd_tags)} are not names and values, and were left out"
+                observations.append(_observation(row, extra_columns, changes=changes))
+            if odd is not None:
+                unreadable += 1
+                if len(samples) < MAX_SAMPLES:
+                    samples.append(f"{_excerpt(row)}: {odd}")
+        tables.append(pa.Table.from_pylist(observations, schema=_READ))
+    table = pa.concat_tables(tables)
+    frame, repeated = _each_once(table)
+    return ReadResult(
+        frame=frame,
+        query=query,
+        total_records=total_records,
+        rows=rows,
+        duplicates=len(table) - len(frame),
+        unreadable=unreadable,
+        samples=tuple([*samples, *repeated][:MAX_SAMPLES]),
+    )
 
 
-def _drop_odd_tags(row: Row) -> list[str]:
-    """Empty the columns of tags that hold something else; their names."""
-    odd = [column for column in ("tags", "rgTags") if not isinstance(row.get(column), dict | None)]
-    row.update(dict.fromkeys(odd))
-    return odd
+def _objection(row: Any, *, changes: bool) -> str | None:
+    """Say why no observation can be made of a row; None where one can."""
+    if not isinstance(row, dict):
+        return "it is no object"
+    shown = not changes or row.get("id")
+    for column in (_RECORD_TEXTS if changes else ()) + (_ROW_TEXTS if shown else ()):
+        text = row.get(column)
+        if not text or not isinstance(text, str):
+            return f"it has no {column}"
+    if changes:
+        try:
+            year = datetime.fromisoformat(row["changeTime"]).year
+        except (ValueError, TypeError):
+            year = 0
+        if year not in _YEARS:
+            return "its changeTime is no instant"
+    if shown and row.get("inScope") is None:
+        return "it does not say whether it is in scope"
+    subscription_id, _ = containers_of(row["id" if shown else "targetId"])
+    return None if subscription_id else "it lies in no subscription"
 
 
-def observe_row(row: Row, extra_columns: Sequence[str], change: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the observation of a current row."""
-    _check_texts(row, "id", "type")
-    if row.get("inScope") is None:
-        raise UnreadableError("it does not say whether it is in scope")
-    if not isinstance(row.get("name"), str):
-        row["name"] = None  # the end of the id says it
-    observed = _in_a_subscription(observed_row(row, extra_columns=extra_columns, change=change))
-    observed["placed"] = bool(row["placed"])
-    return observed
-
-
-def observe_change(row: Row, extra_columns: Sequence[str]) -> dict[str, Any]:
-    """Return the observation of a change record, with the current row of its resource where there is one."""
-    _check_texts(row, "recordId", "targetId", "targetType", "changeType")
-    _check_instant(row)
-    change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")}
-    if row["id"]:
-        observed = observe_row(row, extra_columns, change)
+def _observation(row: dict[str, Any], extra_columns: Sequence[str], *, changes: bool) -> dict[str, Any]:
+    """Return the observation of a current row, or of a change record with the current row that it may have."""
+    change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")} if changes else None
+    if change and not row.get("id"):
+        observed = observed_absence(row["targetId"], row["targetType"], change)
     else:
-        observed = _in_a_subscription(observed_absence(row["targetId"], row["targetType"], change))
-    observed["record"] = row["recordId"]
+        if not isinstance(row.get("name"), str):
+            row["name"] = None  # the end of the id says it
+        observed = observed_row(row, extra_columns=extra_columns, change=change)
+        observed["placed"] = bool(row["placed"])
+    observed["record"] = row["recordId"] if changes else None
     return observed
 
 
-def _check_texts(row: Row, *columns: str) -> None:
-    for column in columns:
-        if not isinstance(row.get(column), str) or not row[column]:
-            raise UnreadableError(f"it has no {column}")
-
-
-def _check_instant(row: Row) -> None:
-    try:
-        known = parse_instant(row["changeTime"]).year in _YEARS
-    except (ValueError, TypeError):
-        known = False
-    if not known:
-        raise UnreadableError("its changeTime is no instant")
-
-
-def _in_a_subscription(observed: dict[str, Any]) -> dict[str, Any]:
-    if not observed["subscription_id"] and observed["kind"] in _IN_SUBSCRIPTIONS:
-        raise UnreadableError("it lies in no subscription")
-    return observed
-
-
-def _of_one_thing(table: pa.Table) -> list[dict[int, dict[str, Any]]]:
-    """The rows of each entity, or change record, that has several; each row by its position in the table."""
-    keys = table.column("record" if table.column("record").null_count == 0 else "identifier")
-    repeated = np.flatnonzero(to_frame(pa.table({"key": keys})).duplicated(keep=False))
-    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for position, row in zip(repeated.tolist(), table.take(repeated).to_pylist(), strict=True):
-        found[row["record"] or row["azure_id"].lower()][position] = row
-    return [rows for rows in found.values() if len(rows) > 1]
+def _each_once(table: pa.Table) -> tuple[pd.DataFrame, list[str]]:
+    """Return the observations, each entity or change record once, and a line about each that came more than once."""
+    frame = to_frame(table)
+    repeated = np.flatnonzero(frame["record"].fillna(frame["identifier"]).duplicated(keep=False))
+    rows = zip(repeated.tolist(), table.take(repeated).to_pylist(), strict=True)
+    alike: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for position, row in sorted(rows, key=lambda one: _preference(one[1])):
+        alike[row["record"] or row["azure_id"].lower()].append((position, row["azure_id"]))
+    surplus = [position for group in alike.values() for position, _ in group[:-1]]
+    frame = frame[OBSERVATION.names]
+    return (
+        frame.drop(index=surplus).reset_index(drop=True) if surplus else frame,
+        [f"{group[-1][1]}: {len(group)} rows of one id" for group in alike.values() if len(group) > 1],
+    )
 
 
 def _preference(row: Mapping[str, Any]) -> tuple[int, str]:
-    """What makes one row of an entity win over another: agreement with the id, and then a fixed order of contents."""
-    return _agreement(row), json.dumps(row, sort_keys=True, default=str)
-
-
-def _agreement(row: Mapping[str, Any]) -> int:
-    """The number of columns that say the same as the id: name, type, and where the row lies."""
-    azure_id = row["azure_id"].lower()
-    segments = azure_id.rpartition("/providers/")[2].split("/")
+    """Rank a row among those of one entity: by the columns that agree with its id, and then by its contents."""
+    segments = row["azure_id"].lower().rpartition("/providers/")[2].split("/")
     provider = segments[0] or "microsoft.resources"  # of the containers, whose ids name none
-    said = {"name": segments[-1], "type": "/".join([provider, *segments[1::2]])}
-    return sum([row["placed"] is True, *(row[column].lower() == text for column, text in said.items())])
+    agreement = (
+        row["placed"] is True,
+        row["name"].lower() == segments[-1],
+        row["type"].lower() == "/".join([provider, *segments[1::2]]),
+    )
+    return sum(agreement), json.dumps(row, sort_keys=True, default=str)
 
 
 def _excerpt(row: Any) -> str:

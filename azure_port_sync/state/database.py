@@ -74,8 +74,9 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except self._errors as error:
+            reason = str(getattr(error, "orig", error)).strip().partition("\n")[0].rstrip(".")
             raise StateError(
-                f"The state store ({self}) cannot be used: {_first_line(getattr(error, 'orig', error))}. "
+                f"The state store ({self}) cannot be used: {reason}. "
                 "Check AZURE_PORT_SYNC_STATE_URL and that the database can be written."
             ) from error
 
@@ -229,10 +230,6 @@ def _values(number: int) -> str:
 def _begin_sqlite(connection: sa.Connection) -> None:
     """Begin the transaction; the driver would do so before the first change of a row, and after a change of tables."""
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _engine(url: str) -> sa.Engine:

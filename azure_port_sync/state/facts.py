@@ -1,11 +1,11 @@
-"""Facts that outlive a run: subscriptions, what waits, what was deleted, and what Port does not take.
+"""Facts that outlive a run: subscriptions, pending entities, tombstones, and operations in quarantine.
 
-`record` is the one door through which a run's facts about Azure come in; what Port refuses comes in through
-`quarantine`, and a confirmed delivery settles all of it.
+`record` is the one door through which a run's facts about Azure come in; a delivery adds what Port refuses, and forgets
+what it has delivered.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 import pandas as pd
@@ -19,7 +19,6 @@ from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database, Row
-from azure_port_sync.state.lease import Lease
 from azure_port_sync.state.targets import contents_due_until, ensure_target
 
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
@@ -29,41 +28,12 @@ TOMBSTONE_FOR = timedelta(hours=48)
 #: Causes of quarantine: Port refused the operation, or the identifier is another entity's.
 REFUSED, CONFLICT = "refused", "conflict"
 
-_HELD = (
-    "kind",
-    "identifier",
-    "azure_id",
-    "type",
-    "name",
-    "subscription_id",
-    "resource_group",
-    "present",
-    "since",
-)
-_QUARANTINE = (
-    "target",
-    "entity",
-    "kind",
-    "identifier",
-    "azure_id",
-    "type",
-    "cause",
-    "operation",
-    "hash",
-    "payload",
-    "reason",
-    "first_at",
-    "last_at",
-    "attempts",
-)
-
 
 class FactStore:
     """The facts of a store's targets."""
 
-    def __init__(self, database: Database, lease: Lease) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lease = lease
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -73,7 +43,7 @@ class FactStore:
         query = sa.select(seen.subscription_id, seen.whole, seen.settled, seen.missing_since)
         with self._database.read() as connection:
             rows = connection.execute(query.where(seen.target == target)).all()
-        return {id_: SubscriptionState(whole, settled, missing_since) for id_, whole, settled, missing_since in rows}
+        return {id_: SubscriptionState(*state) for id_, *state in rows}
 
     def pending(self, target: str) -> pd.DataFrame:
         """Return the entities that wait for a row or for their parent: identifier, azure_id, type, since."""
@@ -84,7 +54,7 @@ class FactStore:
     def held(self, target: str) -> pd.DataFrame:
         """Return the entities whose deletes the guard holds: identity columns, `present`, `since`."""
         held = t.held_delete.c
-        query = sa.select(*[held[name] for name in _HELD]).where(held.target == target)
+        query = sa.select(*t.held_delete.columns[1:]).where(held.target == target)
         return self._database.frame(query.order_by(held.azure_id))
 
     def tombstones(self, target: str) -> pd.DataFrame:
@@ -100,8 +70,7 @@ class FactStore:
         `hash` is null for a delete; `cause` is REFUSED, or CONFLICT where the identifier is another entity's.
         """
         quarantine = t.quarantine.c
-        columns = [quarantine[name] for name in _QUARANTINE[2:]]
-        query = sa.select(*columns).where(quarantine.target == target)
+        query = sa.select(*t.quarantine.columns[2:]).where(quarantine.target == target)
         return self._database.frame(query.order_by(quarantine.first_at, quarantine.azure_id))
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -119,27 +88,22 @@ class FactStore:
             if plan.advances_watermark:
                 self._remember_held(connection, plan.target, facts.held)
             self._put_aside(connection, plan.target, facts.conflicts, CONFLICT)
-            self._release(connection, plan.target, facts.released)
+            self._forget(connection, t.quarantine, plan.target, (_digest(*entity) for entity in facts.released))
             self._mark_contents_due(connection, plan, facts.contents_due)
             expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
-    def quarantine(self, plan: Plan, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason.
+    def quarantine(self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
+        """Put aside the operations that Port refuses, each with its reason, as part of a delivery's transaction."""
+        self._put_aside(connection, target, refused, REFUSED)
+        self._forget(connection, t.pending, target, (row.identifier for row, _ in refused))
 
-        Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
-        """
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._put_aside(connection, plan.target, refused, REFUSED)
-            self._forget(connection, t.pending, plan.target, [row.identifier for row, _ in refused])
-
-    def settle(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
+    def forget_delivered(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
         """Forget what waited for these operations, as part of the transaction that confirms them."""
-        upserts = [row.identifier for row in rows if row.operation == Operation.UPSERT]
-        self._forget(connection, t.pending, target, [row.identifier for row in rows])
+        upserts = (row.identifier for row in rows if row.operation == Operation.UPSERT)
+        self._forget(connection, t.pending, target, (row.identifier for row in rows))
         self._forget(connection, t.tombstone, target, upserts)
-        self._release(connection, target, [(row.kind, row.azure_id) for row in rows])
+        self._forget(connection, t.quarantine, target, (_digest(row.kind, row.azure_id) for row in rows))
 
     def _remember_subscriptions(self, connection: sa.Connection, plan: Plan, found: Subscriptions) -> None:
         """Note which are seen, and which of them this run reads; what is seen no more is forgotten."""
@@ -156,7 +120,7 @@ class FactStore:
         self._database.delete(connection, t.subscription, names[:2], [(plan.target, id_) for id_ in sorted(gone)])
 
     def _remember_pending(self, connection: sa.Connection, target: str, pending: pd.DataFrame) -> None:
-        """What waits already has waited since it was first recorded."""
+        """Record the pending entities; one that is pending already stays so since it was first recorded."""
         if pending.empty:
             return
         now = self._database.clock.now()
@@ -165,7 +129,7 @@ class FactStore:
         self._database.upsert(connection, t.pending, names, rows)
 
     def _remember_deleted(self, connection: sa.Connection, target: str, deleted: pd.DataFrame) -> None:
-        """A record that is read again does not prolong its tombstone."""
+        """Record tombstones; a Delete record that is read again does not prolong its own."""
         if deleted.empty:
             return
         now = self._database.clock.now()
@@ -177,16 +141,17 @@ class FactStore:
         self._database.upsert(connection, t.tombstone, names, rows, update=("azure_id", "deleted_at"))
 
     def _remember_held(self, connection: sa.Connection, target: str, held: pd.DataFrame) -> None:
-        """Hold these and no others; what was held already has been held since it was first recorded."""
-        if held.empty and not self._holds_any(connection, t.held_delete, target):
-            return
-        before = t.held_delete.c.target == target
-        known = sa.select(t.held_delete.c.kind, t.held_delete.c.identifier, t.held_delete.c.since).where(before)
-        since = {(kind, identifier): since for kind, identifier, since in connection.execute(known)}
-        connection.execute(sa.delete(t.held_delete).where(before))
+        """Hold these and no others; an entity that was held already keeps the time at which that began."""
+        row = t.held_delete.c
+        of_target = row.target == target
+        begun = connection.execute(sa.select(row.kind, row.identifier, row.since).where(of_target)).all()
+        since = {(kind, identifier): instant for kind, identifier, instant in begun}
+        if begun:
+            connection.execute(sa.delete(t.held_delete).where(of_target))
         now = self._database.clock.now()
-        rows = ((target, *row, since.get(row[:2], now)) for row in _rows(held, *_HELD[:-1]))
-        self._database.upsert(connection, t.held_delete, ("target", *_HELD), rows)
+        names = t.held_delete.columns.keys()
+        rows = ((target, *values, since.get(values[:2], now)) for values in _rows(held, *names[1:-1]))
+        self._database.upsert(connection, t.held_delete, names, rows)
 
     def _mark_contents_due(self, connection: sa.Connection, plan: Plan, groups: Sequence[Group]) -> None:
         until = contents_due_until(plan, this_run_reads_them=False)
@@ -218,22 +183,15 @@ class FactStore:
             for row, reason in refused
         )
         changing = ("cause", "operation", "hash", "payload", "reason", "last_at")
-        self._database.upsert(connection, t.quarantine, _QUARANTINE, rows, update=changing, add=("attempts",))
+        self._database.upsert(
+            connection, t.quarantine, t.quarantine.columns.keys(), rows, update=changing, add=("attempts",)
+        )
 
-    def _release(self, connection: sa.Connection, target: str, entities: Sequence[tuple[str, str]]) -> None:
-        """Forget why Port did not take these (kind, azure id) pairs."""
-        if self._holds_any(connection, t.quarantine, target):
-            rows = ((target, _digest(*entity)) for entity in entities)
-            self._database.delete(connection, t.quarantine, ("target", "entity"), rows)
-
-    def _forget(self, connection: sa.Connection, table: sa.Table, target: str, identifiers: Sequence[str]) -> None:
-        if self._holds_any(connection, table, target):
-            rows = ((target, identifier) for identifier in identifiers)
-            self._database.delete(connection, table, ("target", "identifier"), rows)
-
-    def _holds_any(self, connection: sa.Connection, table: sa.Table, target: str) -> bool:
-        """Spares thousands of statements where there is nothing, as there mostly is."""
-        return bool(connection.scalar(sa.select(sa.exists().where(table.c.target == target))))
+    def _forget(self, connection: sa.Connection, table: sa.Table, target: str, keys: Iterable[str]) -> None:
+        """Delete the rows of these keys; where the table has none, as mostly, without thousands of statements."""
+        if connection.scalar(sa.select(sa.exists().where(table.c.target == target))):
+            names = table.primary_key.columns.keys()
+            self._database.delete(connection, table, names, ((target, key) for key in keys))
 
 
 def is_fresh_tombstone(database: Database) -> sa.ColumnElement[bool]:

@@ -54,15 +54,7 @@ class Lease:
         expires: datetime = row.lease_expires
         return expires
 
-    def renew(self, plan: Plan) -> datetime:
-        """Keep the lease; returns until when. Raises StateError when another run has taken the target over."""
-        with self._database.write() as connection:
-            self.extend(connection, plan)
-            row = connection.execute(sa.select(t.target).where(is_held_by(plan))).one()
-        expires: datetime = row.lease_expires
-        return expires
-
-    def extend(self, connection: sa.Connection, plan: Plan) -> None:
+    def renew(self, connection: sa.Connection, plan: Plan) -> None:
         """Keep the lease as part of a transaction; raises StateError when another run has taken the target over."""
         end = self._database.now(LEASE)
         if connection.execute(sa.update(t.target).where(is_held_by(plan)).values(lease_expires=end)).rowcount != 1:

@@ -1,40 +1,36 @@
 """The ledger: what Port holds of each target, or may hold, because it was sent.
 
 All comparisons with it are joins in SQL over entities that are staged in a temporary table, so that a million of them
-never become a million Python objects. What a delivery writes is one transaction that also renews the lease.
+never become a million Python objects. The run that delivers writes to it by `delivery`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
-from operator import attrgetter
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
 from azure_port_sync.core.cover import Cover, Group
-from azure_port_sync.core.decisions import CONFIRMED, DELETE_RECORD, IMPORTED, SENDING, LedgerEntry
-from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
-from azure_port_sync.core.plan import Plan
-from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.core.decisions import CONFIRMED, DELETE_RECORD, IMPORTED, LedgerEntry
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import CHUNK, Database, Row, candidate_rows
-from azure_port_sync.state.facts import FactStore, is_fresh_tombstone
-from azure_port_sync.state.lease import Lease
-from azure_port_sync.state.targets import contents_due_until, ensure_target
+from azure_port_sync.state.facts import is_fresh_tombstone
+from azure_port_sync.state.targets import ensure_target
 
-_KEY = ("target", "kind", "identifier")
+#: Columns of `candidate` that are indexed where the ledger is read first.
 _CANDIDATE_KEY = ("kind", "identifier")
-_IDENTITY = ("kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group")
 
 #: The columns that say where an entity lies, from the top of the hierarchy down.
 _PLACE = max((row.key for row in KINDS.values()), key=len)
 
-_ENTRY = pa.schema(
+_IDENTITY_COLUMNS = [t.ledger.c[name] for name in t.IDENTITY]
+
+_ENTRIES = pa.schema(
     [
+        ("position", pa.int64()),
         ("state", pa.string()),
         ("hash", pa.string()),
         ("tombstone", pa.timestamp("us", tz="UTC")),
@@ -45,25 +41,32 @@ _ENTRY = pa.schema(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidates that have to be decided, by position and with their ledger entries, and the number of the others."""
+    """The ledger's entries of the candidates that have to be decided, and the number of the other candidates.
 
-    positions: list[int]
+    An Arrow table, because a million entries as Python objects take half as much memory again.
+    """
+
     entries: pa.Table
     unchanged: int
 
     @property
+    def positions(self) -> list[int]:
+        """The positions of these candidates among all."""
+        positions: list[int] = self.entries["position"].to_pylist()
+        return positions
+
+    @property
     def known(self) -> Iterator[LedgerEntry]:
         """The entry of each, in their order; a few thousand at a time are Python objects."""
-        for batch in self.entries.to_batches(max_chunksize=CHUNK):
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield LedgerEntry(*values)
+        for batch in self.entries.to_batches():
+            yield from map(LedgerEntry._make, zip(*(column.to_pylist() for column in batch.columns[1:]), strict=True))
 
 
 @dataclass(frozen=True)
 class LedgerRebuild:
-    """Numbers of a rebuild: entities that Port holds, those that the ledger had and Port has not, and those added."""
+    """Numbers of a rebuild: entities in Port, those of the ledger that were missing in Port, and those added to it."""
 
-    held: int
+    in_port: int
     missing: int
     added: int
 
@@ -71,10 +74,8 @@ class LedgerRebuild:
 class Ledger:
     """The ledgers of a store's targets."""
 
-    def __init__(self, database: Database, lease: Lease, facts: FactStore) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lease = lease
-        self._facts = facts
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class Ledger:
         """Return the containers: identity columns, `state` and `contents_due` (the next run reads them whole)."""
         ledger = t.ledger.c
         due = ledger.contents_due_until.is_not(None).label("contents_due")
-        query = sa.select(*_identity(), ledger.state, due)
+        query = sa.select(*_IDENTITY_COLUMNS, ledger.state, due)
         frame = self._database.frame(query.where(ledger.target == target, ledger.kind.in_(CONTAINERS)))
         return frame.astype({"contents_due": bool})
 
@@ -105,7 +106,8 @@ class Ledger:
         """Return how many of these the ledger holds."""
         is_known = sa.exists().where(_is_candidate(target))
         known = sa.select(t.candidate.c.kind, t.candidate.c.identifier).distinct().where(is_known)
-        with self._database.read() as connection, self._staged(connection, entities):
+        staged = candidate_rows(entities)
+        with self._database.read() as connection, self._database.staged(connection, t.candidate, staged):
             return connection.scalar(sa.select(sa.func.count()).select_from(known.subquery())) or 0
 
     # -- comparing --------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ class Ledger:
         """
         c, ledger, tombstone = t.candidate.c, t.ledger.c, t.tombstone.c
         is_unchanged = sa.and_(ledger.state == CONFIRMED, ledger.hash == c.equal_hash)
-        buried = sa.and_(
+        tombstoned = sa.and_(
             tombstone.target == target,
             tombstone.identifier == c.identifier,
             tombstone.azure_id == c.azure_id,  # another id may meet this one in the identifier
@@ -128,22 +130,19 @@ class Ledger:
             sa.select(c.position, ledger.state, ledger.hash, tombstone.deleted_at, ledger.azure_id)
             .select_from(t.candidate)
             .outerjoin(t.ledger, _is_candidate(target))
-            .outerjoin(t.tombstone, buried)
+            .outerjoin(t.tombstone, tombstoned)
             .where(sa.or_(is_unchanged.is_(None), sa.not_(is_unchanged)))
             .order_by(c.position)
         )
         may_be_equal = candidates["present"] & candidates["in_scope"] & ~resend
         may_be_equal &= (candidates["change_type"] != DELETE_RECORD).fillna(True)
         hashes = candidates["hash"].where(may_be_equal, None)
-        positions: list[int] = []
-        entries = [_ENTRY.empty_table()]
-        with self._database.read() as connection, self._staged(connection, candidates, hashes):
-            for rows in connection.execute(query, execution_options={"yield_per": CHUNK}).partitions():
-                position, *columns = zip(*rows, strict=True)
-                positions += position
-                arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _ENTRY, strict=True)]
-                entries.append(pa.table(arrays, _ENTRY))
-        return Comparison(positions, pa.concat_tables(entries), unchanged=len(candidates) - len(positions))
+        staged = candidate_rows(candidates, hashes)
+        with self._database.read() as connection, self._database.staged(connection, t.candidate, staged):
+            found = connection.execute(query, execution_options={"yield_per": CHUNK}).partitions()
+            batches = [pa.RecordBatch.from_arrays(list(zip(*rows, strict=True)), schema=_ENTRIES) for rows in found]
+        entries = pa.Table.from_batches(batches, _ENTRIES)
+        return Comparison(entries, unchanged=len(candidates) - len(entries))
 
     def absent(self, target: str, observed: pd.DataFrame, covers: Sequence[Cover]) -> pd.DataFrame:
         """Return the entities within any of the covers that are not among the observed: identity columns.
@@ -158,7 +157,7 @@ class Ledger:
         )
         parts = set(_parts(covers))
         queries = [
-            sa.select(*_identity())
+            sa.select(*_IDENTITY_COLUMNS)
             .select_from(t.cover)
             .join(t.ledger, _lies_within(target, named))
             .outerjoin(t.candidate, is_observed)
@@ -166,71 +165,14 @@ class Ledger:
             for named in sorted({part[1] for part in parts})
         ]
         if not queries:
-            return pd.DataFrame(columns=list(_IDENTITY))
+            return pd.DataFrame(columns=list(t.IDENTITY))
         with (
             self._database.read() as connection,
-            self._staged(connection, observed, index=_CANDIDATE_KEY),
+            self._database.staged(connection, t.candidate, candidate_rows(observed), index=_CANDIDATE_KEY),
             self._database.staged(connection, t.cover, parts),
         ):
             # UNION drops what lies in several covers.
-            return pd.DataFrame(connection.execute(sa.union(*queries)).all(), columns=list(_IDENTITY))
-
-    # -- delivering -------------------------------------------------------------------------------------------------
-
-    def begin_deleting_containers(self, plan: Plan, containers: Sequence[ChangeSetRow]) -> None:
-        """Record, before anything is sent, that these containers are to go, and with them all that is in them.
-
-        However far the run gets, none of it counts as unchanged any more, and a container that comes back is read
-        whole. Like all verbs of a delivery, it renews the lease, and raises StateError when another run has it.
-        """
-        ledger, seen = t.ledger.c, t.subscription.c
-        due = contents_due_until(plan, this_run_reads_them=False)
-        values = {"state": SENDING, "contents_due_until": sa.case((ledger.kind.in_(CONTAINERS), due))}
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            for row in containers:
-                for gone in (_is_it(plan.target, row), _lies_in(plan.target, row)):
-                    connection.execute(sa.update(t.ledger).where(gone).values(values))
-                if row.kind == Kind.SUBSCRIPTION:
-                    is_it = sa.and_(seen.target == plan.target, seen.subscription_id == row.subscription_id)
-                    connection.execute(sa.update(t.subscription).where(is_it).values(settled=False))
-
-    def begin_sending(self, plan: Plan, rows: Sequence[ChangeSetRow]) -> None:
-        """Record that these operations are about to reach Port.
-
-        From here on none of them counts as unchanged, and a delete always reaches them.
-        """
-        now = self._database.clock.now()
-        due = contents_due_until(plan, this_run_reads_them=True)
-        sent = (
-            (plan.target, *_identity_of(row), SENDING, due if row.kind in CONTAINERS else None, now) for row in rows
-        )
-        names = ("target", *_IDENTITY, "state", "contents_due_until", "sent_at")
-        # The id of what was only found in Port was a guess, and counts from here on.
-        changing = (*_IDENTITY[2:], "state", "sent_at")
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._database.upsert(connection, t.ledger, names, sent, update=changing)
-
-    def confirm(self, plan: Plan, rows: Sequence[ChangeSetRow]) -> None:
-        """Record that Port took these operations, which have been begun before.
-
-        Port deletes what depends on a deleted container, so the ledger beneath one is voided with it.
-        """
-        upserts = [row for row in rows if row.operation == Operation.UPSERT]
-        deletes = [row for row in rows if row.operation == Operation.DELETE]
-        now = self._database.clock.now()
-        confirmed = ((plan.target, *_identity_of(row), row.hash, CONFIRMED, now) for row in upserts)
-        names = ("target", *_IDENTITY, "hash", "state", "sent_at")
-        with self._database.write() as connection:
-            self._lease.extend(connection, plan)
-            self._database.upsert(connection, t.ledger, names, confirmed, update=("hash", "state"))
-            gone = ((plan.target, row.kind, row.identifier) for row in deletes)
-            self._database.delete(connection, t.ledger, _KEY, gone)
-            for row in deletes:
-                if row.kind in CONTAINERS:
-                    connection.execute(sa.delete(t.ledger).where(_lies_in(plan.target, row)))
-            self._facts.settle(connection, plan.target, rows)
+            return pd.DataFrame(connection.execute(sa.union(*queries)).all(), columns=list(t.IDENTITY))
 
     def rebuild(self, target: str, imported: pd.DataFrame) -> LedgerRebuild:
         """Make the ledger what Port really holds; the next run has to be full, and sends all of it again.
@@ -240,11 +182,11 @@ class Ledger:
         """
         now, of_target = self._database.clock.now(), t.ledger.c.target == target
         is_there = sa.exists().where(_is_candidate(target))
-        rows = zip(*(imported[name] for name in _IDENTITY), strict=True)
+        rows = zip(*(imported[name] for name in t.IDENTITY), strict=True)
         entries = ((target, *row, IMPORTED, now) for row in rows)
-        names = ("target", *_IDENTITY, "state", "sent_at")
+        names = ("target", *t.IDENTITY, "state", "sent_at")
         with self._database.write() as connection:
-            with self._staged(connection, imported, index=_CANDIDATE_KEY):
+            with self._database.staged(connection, t.candidate, candidate_rows(imported), index=_CANDIDATE_KEY):
                 missing = connection.execute(sa.delete(t.ledger).where(of_target, ~is_there)).rowcount
             kept = connection.scalar(sa.select(sa.func.count()).where(of_target)) or 0
             self._database.upsert(connection, t.ledger, names, entries, update=("state", "sent_at"))
@@ -254,42 +196,12 @@ class Ledger:
             connection.execute(sa.update(t.target).where(is_it).values(values))
             of_subscriptions = t.subscription.c.target == target
             connection.execute(sa.update(t.subscription).where(of_subscriptions).values(settled=False))
-        return LedgerRebuild(held=len(imported), missing=missing, added=len(imported) - kept)
-
-    def _staged(
-        self,
-        connection: sa.Connection,
-        entities: pd.DataFrame,
-        hashes: "pd.Series | None" = None,
-        *,
-        index: Sequence[str] = (),
-    ) -> AbstractContextManager[None]:
-        """Hold these entities in the table `candidate`; with an index where the ledger is read first."""
-        return self._database.staged(connection, t.candidate, candidate_rows(entities, hashes), index=index)
-
-
-def _identity() -> list[sa.Column[Any]]:
-    return [t.ledger.c[name] for name in _IDENTITY]
-
-
-_identity_of = attrgetter(*_IDENTITY)
+        return LedgerRebuild(in_port=len(imported), missing=missing, added=len(imported) - kept)
 
 
 def _is_candidate(target: str) -> sa.ColumnElement[bool]:
     c, ledger = t.candidate.c, t.ledger.c
     return sa.and_(ledger.target == target, ledger.kind == c.kind, ledger.identifier == c.identifier)
-
-
-def _is_it(target: str, row: ChangeSetRow) -> sa.ColumnElement[bool]:
-    ledger = t.ledger.c
-    return sa.and_(ledger.target == target, ledger.kind == row.kind, ledger.identifier == row.identifier)
-
-
-def _lies_in(target: str, container: ChangeSetRow) -> sa.ColumnElement[bool]:
-    """All that is beneath a container."""
-    ledger, kind = t.ledger.c, Kind(container.kind)
-    place = (ledger[name] == getattr(container, name) for name in KINDS[kind].key)
-    return sa.and_(ledger.target == target, ledger.kind.in_(descendants(kind)), *place)
 
 
 def _lies_within(target: str, named: int) -> sa.ColumnElement[bool]:

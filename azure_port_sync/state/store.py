@@ -1,7 +1,9 @@
 """The state store: one database, and the parts of it that a run uses."""
 
 from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.plan import Plan
 from azure_port_sync.state.database import Database
+from azure_port_sync.state.delivery import DeliveryLedger
 from azure_port_sync.state.facts import FactStore
 from azure_port_sync.state.lease import Lease
 from azure_port_sync.state.ledger import Ledger
@@ -25,8 +27,12 @@ class StateStore:
             raise
         self.targets = Targets(self._database)
         self.lease = Lease(self._database)
-        self.facts = FactStore(self._database, self.lease)
-        self.ledger = Ledger(self._database, self.lease, self.facts)
+        self.facts = FactStore(self._database)
+        self.ledger = Ledger(self._database)
+
+    def delivery(self, plan: Plan) -> DeliveryLedger:
+        """Return the ledger of the plan's target, for the run that has claimed it to write to."""
+        return DeliveryLedger(self._database, self.lease, self.facts, plan)
 
     def close(self) -> None:
         self._database.close()

@@ -51,7 +51,10 @@ target = _table(
     sa.Column("lease_expires", INSTANT),  # by the database's clock
 )
 
-#: What Port holds, or may hold.
+#: The columns of the ledger that say which entity a row is of, and where it lies.
+IDENTITY = ("kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group")
+
+#: The entities that Port holds, or may hold.
 ledger = _table(
     "ledger",
     _key("kind", 16),

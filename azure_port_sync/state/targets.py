@@ -3,6 +3,7 @@
 A row of the table is made by the first verb that writes, so that a dry run leaves no trace.
 """
 
+from dataclasses import fields
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -48,20 +49,12 @@ class Targets:
 
     def load(self, target: str) -> TargetState:
         """Return what is known of a target; of an unknown one, that nothing is."""
-        rows = sa.select(sa.func.count()).where(t.ledger.c.target == target).scalar_subquery()
-        query = sa.select(t.target, rows.label("ledger_rows")).where(t.target.c.target == target)
+        rows = sa.select(sa.func.count()).where(t.ledger.c.target == target).scalar_subquery().label("ledger_rows")
+        names = (field.name for field in fields(TargetState) if field.name != "ledger_rows")
+        query = sa.select(*(t.target.c[name] for name in names), rows).where(t.target.c.target == target)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return TargetState()
-        return TargetState(
-            watermark=row.watermark,
-            fingerprint=row.fingerprint,
-            generation=row.generation,
-            ledger_rows=row.ledger_rows,
-            full_runs=row.full_runs,
-            needs_full_run=row.needs_full_run,
-        )
+            row = connection.execute(query).mappings().one_or_none()
+        return TargetState(**row) if row else TargetState()
 
     def finish(self, plan: Plan) -> None:
         """Move the watermark to the end of the plan's window, because everything is delivered, and end the lease.

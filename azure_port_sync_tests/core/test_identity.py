@@ -1,5 +1,6 @@
-"""What an entity is called: one to one, legal in Port, and met by the guide's relations."""
+"""The names of entities: one to one, legal in Port, and met by the guide's relations."""
 
+import json
 import re
 
 import jq
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 from azure_port_sync.core.identity import (
     MAX_IDENTIFIER_LENGTH,
-    Containers,
     azure_id_of,
     containers_of,
     escape,
@@ -17,7 +17,7 @@ from azure_port_sync.core.identity import (
     port_identifier,
     target_name,
 )
-from azure_port_sync.port.jq_dialect import evaluate
+from azure_port_sync.port.jq_dialect import Program, embed
 
 #: Port's own regular expression for an entity's identifier, run by an engine that knows ``\p{L}``.
 _LEGAL = jq.compile(r'test("^(?!\\.{1,2}$)[\\p{L}0-9@_.+:\\\\/=-]+$")')
@@ -102,7 +102,7 @@ _SEGMENT = st.text(alphabet=st.characters(exclude_characters="/\n", exclude_cate
 @given(_SEGMENT, _SEGMENT, st.sampled_from(["resourceGroups", "resourcegroups", "RESOURCEGROUPS"]))
 def test_containers_are_read_whatever_the_casing(subscription: str, group: str, word: str) -> None:
     inside = f"/subscriptions/{subscription}/{word}/{group}/providers/Microsoft.Web/sites/x"
-    assert containers_of(inside) == Containers(subscription.lower(), group.lower())
+    assert containers_of(inside) == (subscription.lower(), group.lower())
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_guides_relation_text_equals_the_groups_identifier(group: str) -> None:
     """A group with parentheses was refused by Port, or its resources pointed to a group that does not exist."""
     subscription = "0B1F6471-1BF0-4DDA-AEC3-CB9272F09590"
     group_id = f"/subscriptions/{subscription}/resourceGroups/{group}"
-    containers = containers_of(f"{group_id}/providers/Microsoft.Web/sites/x")
-    data = {"subscriptionId": containers.subscription_id, "resourceGroup": escape(containers.resource_group)}
-    assert evaluate(_RELATION, {"body": {"data": data}}) == port_identifier(escape(group_id))
+    subscription_id, resource_group = containers_of(f"{group_id}/providers/Microsoft.Web/sites/x")
+    data = {"subscriptionId": subscription_id, "resourceGroup": escape(resource_group)}
+    assert Program(embed(_RELATION)).first(json.dumps({"body": {"data": data}})) == port_identifier(escape(group_id))
 
 
 def test_targets_are_apart() -> None:

@@ -36,7 +36,7 @@ def test_what_is_shown_for_the_first_time_is_new() -> None:
 
 
 def test_what_a_settled_run_has_read_is_not_new() -> None:
-    assert _presence({"a": WHOLE, "b": WHOLE._replace(settled=False)}, {"a": True, "b": True}).new == {"b"}
+    assert _presence({"a": WHOLE, "b": WHOLE._replace(inventoried=False)}, {"a": True, "b": True}).new == {"b"}
 
 
 @pytest.mark.parametrize("shown", [{}, {"a": False}], ids=["gone", "only a group of it is shown"])
@@ -56,7 +56,7 @@ def test_what_vanished_has_a_day_from_the_first_run_that_missed_it(shown: dict[s
 
 def test_what_is_shown_by_a_group_alone_after_its_grace_is_read_as_such() -> None:
     found = _presence({"a": WHOLE._replace(missing_since=NOW - GRACE)}, {"a": False})
-    assert found.seen == {"a": PART._replace(settled=False)}
+    assert found.seen == {"a": PART._replace(inventoried=False)}
     assert found.read == {"a"}
 
 

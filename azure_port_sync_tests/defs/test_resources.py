@@ -1,4 +1,4 @@
-"""How a run signs in to Azure, and with what it asks Port."""
+"""The resources: the sign-in to Azure, and the credentials for Port."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

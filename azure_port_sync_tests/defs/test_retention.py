@@ -69,7 +69,7 @@ def test_successes_go_before_failures_with_all_that_belongs_to_them(
 
 
 def _rows(folder: Path) -> Counter[str]:
-    """How many rows each table has, in all databases of the instance."""
+    """Return the number of rows of each table, in all databases of the instance."""
     found: Counter[str] = Counter()
     for file in folder.rglob("*.db"):
         with closing(sqlite3.connect(file)) as connection:

@@ -1,4 +1,4 @@
-"""When the schedules launch a run, and when they skip a tick."""
+"""The schedules: they launch a run, or skip a tick while one is under way."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -25,7 +25,7 @@ _SUCCESS, _FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    """Where alerts go."""
+    """The channel that alerts are posted to."""
     opened = Channel()
     yield opened
     opened.close()

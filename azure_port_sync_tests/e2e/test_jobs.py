@@ -528,6 +528,7 @@ def test_a_first_dry_run_with_api_credentials_remembers_nothing(
     assert [row for row in rows if '"azure_port_sync_migration"' not in row] == []
     failed = operator.run(mode="full", dry_run=True, rebuild_ledger=True)
     assert "launch with one of them" in failure(failed)
+    assert operator.sync()["in_port_before"] == 0
 
 
 # -- what a run shows ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def two(world: Scenario) -> Scenario:
     world.begin()
     world.other = world.tenant.add_subscription("Other")
     group = world.tenant.add_group(world.other, "far", "westeurope")
-    world.tenant.create_resource(group, "microsoft.web/sites", "z")
+    world.far = world.tenant.create_resource(group, "microsoft.web/sites", "z")
     world.tick()
     return world
 

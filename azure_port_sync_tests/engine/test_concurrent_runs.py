@@ -7,6 +7,7 @@ import pytest
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Request
 from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.state import DeliveryLedger
 from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.support.scenario import TICK, Scenario
 
@@ -21,13 +22,13 @@ def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
     world.begin()
     world.tenant.delete_resource(world.one)
     with monkeypatch.context() as patched:
-        patched.setattr(world.store.ledger, "confirm", _kill)
+        patched.setattr(DeliveryLedger, "confirm", _kill)
         patched.setattr(world.store.lease, "release", _kill)
         with pytest.raises(_Killed):
             world.tick()
     world.clock.slept.clear()
     change_set, _ = world.decide(Request(), run="next")
-    assert deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
+    assert deliver_changes(change_set, world.sink, world.store, world.clock).not_delivered == 0
     assert 0 < sum(world.clock.slept) <= LEASE.total_seconds()
     world.ends_right()
 
@@ -43,7 +44,8 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
     world.tenant.tag_resource(world.two, {"new": "yes"})
     world.clock.sleep(TICK)
     first, second = (world.decide(Request(), run=run)[0] for run in ("first", "second"))
-    begin, sleep = world.store.ledger.begin_sending, world.clock.sleep
+    delivery, sleep = world.store.delivery(first.plan), world.clock.sleep
+    begin = delivery.begin_sending
     stopped: list[str] = []
 
     def meanwhile(*arguments: Any) -> None:
@@ -58,10 +60,12 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(world: Scenario, monkeypa
 
     def lives_on(seconds: float) -> None:
         sleep(seconds)
-        world.store.lease.renew(first.plan)
+        delivery.renew_lease()
 
-    monkeypatch.setattr(world.store.ledger, "begin_sending", meanwhile)
-    assert deliver_changes(first, world.sink, world.store, world.clock).unsettled == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "begin_sending", meanwhile)
+        patched.setattr(world.store, "delivery", lambda _plan: delivery)
+        assert deliver_changes(first, world.sink, world.store, world.clock).not_delivered == 0
     assert stopped
     with pytest.raises(StateError, match="planned before another run finished"):
         deliver_changes(second, world.sink, world.store, world.clock)
@@ -82,7 +86,7 @@ def test_a_run_that_lost_its_claim_stops_before_its_next_request(world: Scenario
         if not sent:
             world.clock.sleep(2 * LEASE.total_seconds())
             world.sink.send = send  # type: ignore[method-assign]
-            assert deliver_changes(quick, world.sink, world.store, world.clock).unsettled == 0
+            assert deliver_changes(quick, world.sink, world.store, world.clock).not_delivered == 0
             sent.append(world.sandbox.port.events)
         return send(events, heartbeat)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from azure_port_sync.core.candidates import candidates
 from azure_port_sync.core.decisions import DELIVERY_PHASES, LedgerEntry, Verdict
 from azure_port_sync.core.entities import identity, observed_absence
+from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, frame_of, records, to_table
 from azure_port_sync.engine.decide import Decisions, decide_all
@@ -27,6 +28,7 @@ from azure_port_sync_tests.support.observations import (
     row_of,
 )
 
+UNGUARDED = Guard(allowed=True)
 NOTHING, SAME = LedgerEntry(), LedgerEntry("confirmed", "h")
 
 _ENTITIES = [
@@ -42,7 +44,7 @@ def _decide_all(
 ) -> tuple[pd.DataFrame, Decisions]:
     found = candidates(frame_of(observations, OBSERVATION))
     known = [ledger.get((row["kind"], row["identifier"]), NOTHING) for row in records(found)]
-    return found, decide_all(found, known, unchanged=0, delete_unknown=delete_unknown)
+    return found, decide_all(found, known, unchanged=0, guard=UNGUARDED, delete_unknown=delete_unknown)
 
 
 _KNOWN = st.builds(
@@ -81,7 +83,7 @@ def test_every_candidate_gets_exactly_one_verdict(
     observations, ledger = world
     found = candidates(frame_of(observations, OBSERVATION))
     known = [ledger[row["kind"], row["identifier"]] for row in records(found)]
-    decisions = decide_all(found, known, unchanged=unchanged, delete_unknown=delete_unknown)
+    decisions = decide_all(found, known, unchanged=unchanged, guard=UNGUARDED, delete_unknown=delete_unknown)
     assert decisions.counts.keys() == set(Verdict)
     assert sum(decisions.counts.values()) == len(found) + unchanged
     assert len(decisions.change_set) == decisions.counts[Verdict.UPSERT] + decisions.counts[Verdict.DELETE]
@@ -182,7 +184,7 @@ def test_data_tells_the_newest_change(newest_first: bool) -> None:
     x = resource_id("x")
     rows = [row_of(x, change("Update", NOW)), row_of(x, change("Create", EARLIER)), row_of(x)]
     found = candidates(frame_of(rows if newest_first else reversed(rows), OBSERVATION))
-    (operation,) = records(decide_all(found, [NOTHING], unchanged=0).change_set)
+    (operation,) = records(decide_all(found, [NOTHING], unchanged=0, guard=UNGUARDED).change_set)
     data = json.loads(operation["data"])
     assert (data["changeType"], data["changeTime"]) == ("Update", NOW.isoformat())
     assert data["name"] == "x"

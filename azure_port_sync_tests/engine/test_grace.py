@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 
 from azure_port_sync.core.decisions import Verdict
-from azure_port_sync.core.errors import GuardError
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.engine.containers import read_snapshot
@@ -134,24 +133,34 @@ def test_a_subscription_of_the_management_group_that_shrinks_to_a_group_has_its_
     assert titles(world) == before
 
 
-def test_a_named_subscription_that_was_never_readable_stops_the_run(two: Scenario) -> None:
-    """Azure leaves it out without a word; nobody would notice that it is not synced."""
+def test_a_named_subscription_that_was_never_readable_is_named_and_stops_nothing(two: Scenario) -> None:
+    """Azure leaves it out silently; nobody would notice that it is not synced."""
     nowhere = "00000000-0000-4000-8000-000000000000"
     two.reader = two.reader_of(Scope.of(subscription_ids=[two.subscription, two.other, nowhere]))
-    with pytest.raises(GuardError, match=f"AZURE_SUBSCRIPTION_IDS names {nowhere}, of which Azure shows .* nothing"):
-        two.tick()
+    two.tenant.create_resource(two.group, "microsoft.web/sites", "new")
+    outcome = two.tick()
+    assert outcome.stats.unreadable == (nowhere,)
+    assert "new" in titles(two)["azureCloudResources"]
     two.reader = two.reader_of(Scope.of(subscription_ids=[two.subscription, two.other]))
     two.tenant.lose_subscription(two.other)
     assert two.tick().stats.in_grace.keys() == {two.other}  # this one was, and has its day
 
 
-def test_a_subscription_that_is_lost_while_it_is_read_stops_the_run(two: Scenario) -> None:
-    before = titles(two)
+def test_a_subscription_that_is_lost_while_it_is_read_keeps_its_entities_and_stops_nothing(two: Scenario) -> None:
     snapshot = read_snapshot(two.reader).frame
     two.tenant.lose_subscription(two.other)
-    with pytest.raises(GuardError, match=f"Azure stopped answering for {two.other} while this run was reading"):
-        two.deliver(snapshot)
+    two.tenant.create_resource(two.group, "microsoft.web/sites", "new")
+    before = titles(two)
+    stats = two.deliver(snapshot)
+    assert stats.silent == {two.other}
+    assert stats.in_grace.keys() == {two.other}
+    before["azureCloudResources"].add("new")
     assert titles(two) == before
+    two.tenant.delete_resource(two.far)  # while nobody can read it
+    two.tick()
+    assert titles(two) == before
+    two.tenant.regain_subscription(two.other)
+    two.ends_right()
 
 
 def test_the_group_that_stays_readable_has_no_grace(two: Scenario) -> None:

@@ -12,7 +12,7 @@ from azure_port_sync.engine.containers import read_snapshot
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.resource_graph import ReadResult
 from azure_port_sync.sandbox.faults import Fault
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import DeliveryLedger, StateStore
 from azure_port_sync_tests.support.scenario import TICK, Scenario, plain, titles
 
 DOWN = Fault("port", status=503, times=None)
@@ -53,7 +53,7 @@ def test_a_group_deletion_that_port_took_and_the_ledger_did_not_settle(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.store.ledger, "confirm", killed)
+        patched.setattr(DeliveryLedger, "confirm", killed)
         with pytest.raises(KeyboardInterrupt):
             world.deliver(snapshot)
 

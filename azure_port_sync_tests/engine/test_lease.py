@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from azure_port_sync.core.errors import StateError
-from azure_port_sync.engine.lease import TargetLease, claimed
+from azure_port_sync.engine.lease import claimed
 from azure_port_sync.sandbox.clock import SandboxClock
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import DeliveryLedger, StateStore
 from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.stores import plan_for
@@ -25,9 +25,9 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def lease(store: StateStore, clock: SteppedClock) -> Iterator[TargetLease]:
-    with claimed(store, clock, plan_for(store)) as lease:
-        yield lease
+def ledger(store: StateStore, clock: SteppedClock) -> Iterator[DeliveryLedger]:
+    with claimed(store, clock, plan_for(store)) as ledger:
+        yield ledger
 
 
 def _end(store: StateStore) -> timedelta | None:
@@ -36,38 +36,40 @@ def _end(store: StateStore) -> timedelta | None:
     return None if ends is None else ends - NOW
 
 
-def test_it_is_renewed_when_half_of_it_has_passed(store: StateStore, clock: SteppedClock, lease: TargetLease) -> None:
+def test_it_is_renewed_when_half_of_it_has_passed(
+    store: StateStore, clock: SteppedClock, ledger: DeliveryLedger
+) -> None:
     """And not before each of thousands of requests."""
     clock.sleep(_HALF - 1)
-    lease.renew_lease()
+    ledger.renew_lease()
     assert _end(store) == LEASE
     clock.sleep(1)
-    lease.renew_lease()
+    ledger.renew_lease()
     assert _end(store) == LEASE * 1.5
     clock.sleep(_HALF - 1)
-    lease.renew_lease()
+    ledger.renew_lease()
     assert _end(store) == LEASE * 1.5
 
 
 def test_it_is_renewed_at_once_when_the_clock_has_jumped_back(
-    store: StateStore, clock: SteppedClock, lease: TargetLease
+    store: StateStore, clock: SteppedClock, ledger: DeliveryLedger
 ) -> None:
     """By that clock, it would not have been for hours, while the database's goes on."""
     clock.sleep(-3600)
-    lease.renew_lease()
+    ledger.renew_lease()
     assert _end(store) == LEASE - timedelta(hours=1)
     clock.sleep(_HALF)
-    lease.renew_lease()
+    ledger.renew_lease()
     assert _end(store) == LEASE * 1.5 - timedelta(hours=1)
 
 
 def test_a_run_that_was_taken_over_learns_of_it_before_its_next_request(
-    store: StateStore, clock: SteppedClock, lease: TargetLease
+    store: StateStore, clock: SteppedClock, ledger: DeliveryLedger
 ) -> None:
     clock.sleep(LEASE.total_seconds())
     assert _end(store) is None
     with pytest.raises(StateError, match="taken this target over"):
-        lease.renew_lease()
+        ledger.renew_lease()
 
 
 def test_it_is_released_however_the_run_ends(store: StateStore, clock: SteppedClock) -> None:
@@ -77,7 +79,7 @@ def test_it_is_released_however_the_run_ends(store: StateStore, clock: SteppedCl
 
 
 def test_the_lease_of_a_killed_run_is_waited_for(store: StateStore, clock: SteppedClock) -> None:
-    TargetLease(store, clock, plan_for(store, run="killed")).claim()
+    store.lease.claim(plan_for(store, run="killed"))
     clock.sleep(10)
     with claimed(store, clock, plan_for(store)):
         assert sum(clock.slept) == LEASE.total_seconds()
@@ -86,8 +88,9 @@ def test_the_lease_of_a_killed_run_is_waited_for(store: StateStore, clock: Stepp
 def test_that_of_a_run_that_lives_is_not(
     store: StateStore, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive = TargetLease(store, clock, plan_for(store, run="alive"))
-    alive.claim()
+    plan = plan_for(store, run="alive")
+    store.lease.claim(plan)
+    alive = store.delivery(plan)
     sleep = clock.sleep
 
     def meanwhile(seconds: float) -> None:

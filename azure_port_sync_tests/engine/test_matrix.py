@@ -168,15 +168,15 @@ class Scene:
         self.sandbox.faults.clear()
         self.sandbox.clock.advance(TICK)
         with self.sink(name) as sink:
-            if report.unsettled:
-                assert deliver_changes(self.change_set, sink, store, self.clock).unsettled == 0
+            if report.not_delivered:
+                assert deliver_changes(self.change_set, sink, store, self.clock).not_delivered == 0
             else:
                 self._sync(store, sink, Request(retry_quarantined=True))
 
     def _sync(self, store: StateStore, sink: Sink, request: Request) -> None:
         run = f"run at {self.clock.now()}"
         outcome = sync_once(self.reader, sink, store, self.clock, target=TARGET, run=run, request=request)
-        assert outcome.report.unsettled == 0
+        assert outcome.report.not_delivered == 0
 
     def wrong(self) -> list[str]:
         """Where the catalog is not what it must be."""
@@ -317,7 +317,7 @@ def meeting(scene: Scene, kind: str, fault: str, name: str) -> Iterator[tuple[st
 
 
 def _cell(report: DeliveryReport) -> str:
-    if report.unsettled:
+    if report.not_delivered:
         return "fails: " + matrix.plain(str(report.error or report.summary))
     return "quarantined" if report.quarantined else "delivered"
 

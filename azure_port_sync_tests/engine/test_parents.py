@@ -31,7 +31,7 @@ def _run_on(world: Scenario, snapshot: pd.DataFrame, mode: Mode) -> DeliveryRepo
     world.runs += 1
     change_set, _ = world.decide(Request(mode), snapshot=snapshot, run=str(world.runs))
     report = deliver_changes(change_set, world.sink, world.store, world.clock)
-    assert (report.refused, report.unsettled) == ([], 0)
+    assert (report.refused, report.not_delivered) == ([], 0)
     return report
 
 

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.request import Mode, Request, Selection
-from azure_port_sync.core.rows import records
-from azure_port_sync.defs import delivery_checks
+from azure_port_sync.core.rows import CHANGE_SET, frame_of, records
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.engine.run import Outcome, deliver_changes
+from azure_port_sync.engine.verify import expected_ledger_rows
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
@@ -47,7 +46,7 @@ def _titles(world: Scenario) -> set[str]:
 
 def _settles(world: Scenario, mode: Mode = Mode.INCREMENTAL, **more: Any) -> Outcome:
     outcome = world.tick(mode, **more)
-    assert (outcome.report.error, outcome.report.unsettled) == (None, 0)
+    assert (outcome.report.error, outcome.report.not_delivered) == (None, 0)
     assert world.store.targets.load("t").watermark == outcome.plan.window.end
     return outcome
 
@@ -58,10 +57,11 @@ def _agrees(world: Scenario, **more: Any) -> None:
     world.runs += 1
     change_set, _ = world.decide(Request(Mode.FULL, **more), run=str(world.runs))
     report = deliver_changes(change_set, world.sink, world.store, world.clock)
-    assert report.unsettled == 0
-    state: Any = SimpleNamespace(store=world.store)
-    told = delivery_checks._ledger_check(change_set, report, state)
-    assert told.passed, told.description
+    assert report.not_delivered == 0
+    assert change_set.kept is not None
+    refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
+    known = world.store.ledger.known_among("t", refused)
+    assert world.store.targets.load("t").ledger_rows == expected_ledger_rows(change_set.kept, refused, known)
 
 
 # -- each way in, and the ways out -----------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Sce
     outcome = world.tick()
     assert "Port refused 21 of 61 deliveries" in str(outcome.report.error)
     assert "check the blueprints and the webhook's mapping" in str(outcome.report.error)
-    assert outcome.report.unsettled > 0
+    assert outcome.report.not_delivered > 0
     assert _quarantine(world) == {}
     assert world.store.targets.load("t").watermark == watermark
     assert fault.fired <= 21
@@ -367,7 +367,7 @@ def test_a_guess_at_an_id_found_in_port_takes_no_identifier(world: Scenario, api
     world.sandbox.put_entity(RESOURCES, identifier_of(spaced), "Mine", held["properties"], held["relations"])
     with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", world.clock)) as world.store:
         world.sandbox.faults.add(Fault("port", status=503, in_body='"a b"', times=None))
-        assert world.tick(catalog=api).report.unsettled
+        assert world.tick(catalog=api).report.not_delivered
         world.sandbox.faults.clear()
 
         outcome = _settles(world)

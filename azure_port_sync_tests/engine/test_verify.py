@@ -34,7 +34,7 @@ def _sample(world: Scenario) -> tuple[dict[str, str], ...]:
     world.clock.sleep(TICK)
     world.runs += 1
     change_set, _ = world.decide(Request(Mode.FULL), run=str(world.runs))
-    assert deliver_changes(change_set, world.sink, world.store, world.clock).unsettled == 0
+    assert deliver_changes(change_set, world.sink, world.store, world.clock).not_delivered == 0
     return change_set.sample
 
 

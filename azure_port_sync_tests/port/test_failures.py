@@ -142,7 +142,18 @@ def test_ports_words_are_one_short_line_without_secrets(body: bytes, message: st
 
 @pytest.mark.parametrize(
     ("headers", "wait"),
-    [({"Retry-After": "7"}, 7.0), ({"x-ratelimit-reset": "9"}, 9.0), ({}, 0.0)],
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"x-ratelimit-reset": "9"}, 9.0),
+        *[
+            ({"Retry-After": malformed}, 0.0)
+            for malformed in (
+                *("", "soon", "-5", "Mon, 99 Nov 2026 10:00:00 GMT", "Mon, 23 Nov 2026 10:00:00"),
+                "\xb2",  # which Python calls a digit, and cannot read as a number
+            )
+        ],
+        ({}, 0.0),
+    ],
 )
 def test_a_failure_waits_as_long_as_port_asks(headers: dict[str, str], wait: float) -> None:
     with pytest.raises(TransientError) as error:

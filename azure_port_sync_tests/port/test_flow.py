@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from azure_port_sync.port.failures import RefusedError, TransientError
-from azure_port_sync.port.flow import STUBBORN_AFTER, Flow, StubbornError
+from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
@@ -48,7 +48,7 @@ def _succeeding_before(flow: Flow, attempt: Callable[[], str]) -> Callable[[], s
     """An attempt before which another request succeeds each time."""
 
     def both() -> str:
-        flow.succeed()
+        flow.restart_deadline()
         return attempt()
 
     return both
@@ -71,39 +71,39 @@ def test_what_concerns_all_requests_ends_at_the_deadline_as_an_outage(flow: Flow
 
 def test_a_request_that_fails_while_others_succeed_is_given_up_soon(flow: Flow, clock: SteppedClock) -> None:
     request = Request(None)
-    with pytest.raises(StubbornError, match="503"):
+    with pytest.raises(KeptFailingError, match="503"):
         flow.call(_succeeding_before(flow, request), _nothing)
-    assert request.attempts == STUBBORN_AFTER
+    assert request.attempts == KEPT_FAILING_AFTER
     assert clock.now() - NOW < timedelta(minutes=2)
 
 
 def test_too_many_requests_are_never_one_requests_own_trouble(flow: Flow) -> None:
-    request = Request(4 * STUBBORN_AFTER, alone=False)
+    request = Request(4 * KEPT_FAILING_AFTER, alone=False)
     assert flow.call(_succeeding_before(flow, request), _nothing) == "done"
 
 
 def test_many_events_in_a_request_are_soon_tried_apart(flow: Flow) -> None:
     request = Request(None)
-    with pytest.raises(StubbornError):
+    with pytest.raises(KeptFailingError):
         flow.call(request, _nothing, together=True)
     assert request.attempts == 3
 
 
 def test_three_requests_in_a_row_that_come_to_the_deadline_alone_are_an_outage(flow: Flow) -> None:
     for _ in range(3):
-        with pytest.raises(StubbornError):
+        with pytest.raises(KeptFailingError):
             flow.call(Request(None), _nothing)
     with pytest.raises(TransientError):
         flow.call(Request(None), _nothing)
-    flow.succeed()
-    with pytest.raises(StubbornError):
+    flow.restart_deadline()
+    with pytest.raises(KeptFailingError):
         flow.call(Request(None), _nothing)
 
 
 def test_all_requests_wait_when_one_is_asked_to(flow: Flow, clock: SteppedClock) -> None:
     assert flow.call(Request(1, wait=40, alone=False), _nothing) == "done"
     assert clock.now() - NOW >= timedelta(seconds=40)
-    flow.hold_back(25)
+    flow.pause(25)
     before = clock.now()
     flow.call(Request(0), _nothing)
     assert clock.now() - before == timedelta(seconds=25)
@@ -113,6 +113,14 @@ def test_all_requests_wait_when_one_is_asked_to(flow: Flow, clock: SteppedClock)
 def test_no_wait_outlasts_the_deadline(flow: Flow, clock: SteppedClock) -> None:
     with pytest.raises(TransientError):
         flow.call(Request(None, wait=10**9, alone=False), _nothing)
+    assert clock.now() - NOW == DEADLINE
+
+
+def test_a_pause_that_was_asked_for_late_ends_at_the_deadline(flow: Flow, clock: SteppedClock) -> None:
+    clock.sleep(500)
+    flow.pause(10**9, "it asks for years")
+    with pytest.raises(TransientError, match="it asks for years"):
+        flow.call(Request(0), _nothing)
     assert clock.now() - NOW == DEADLINE
 
 

@@ -19,7 +19,7 @@ from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import probes
 from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.port.setup import Change, merged, set_up_blueprints, set_up_webhook
-from azure_port_sync.port.sink_selection import BATCH, choose
+from azure_port_sync.port.sink_selection import BATCH, select_sink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.clocks import SteppedClock
@@ -257,7 +257,7 @@ def test_the_guides_webhook_is_found_by_its_url_and_takes_batches_then(
     (webhook,) = sandbox.port.webhooks.values()
     assert webhook.mappings == OURS
     assert webhook.about["title"] == "Azure incremental"
-    assert choose("auto", url, signs=True, api=api).sink == BATCH
+    assert select_sink("auto", url, signs=True, api=api).sink == BATCH
     assert set_up_webhook(api, url, secret)[0] == Change("azureIncremental", "unchanged")
     shows_none_of(ValueError(repr(change)), secret, url, webhook.key)
 
@@ -280,7 +280,7 @@ def test_what_a_person_added_to_the_webhook_keeps_working(sandbox: Sandbox, api:
     assert mapping.entities(own_event) == WebhookMapping(before).entities(own_event)
 
     assert set_up_webhook(api, url, None)[0].action == "unchanged"
-    assert choose("auto", url, signs=True, api=api).sink == "webhook"  # the mapping of one's own takes no batches
+    assert select_sink("auto", url, signs=True, api=api).sink == "webhook"  # the mapping of one's own takes no batches
 
 
 def test_parts_of_a_mapping_that_the_sandbox_does_not_play_stay_too() -> None:

@@ -9,7 +9,7 @@ from azure_port_sync.core.errors import PortError, SettingsError
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.responses import Webhook as KnownWebhook
-from azure_port_sync.port.sink_selection import API, BATCH, WEBHOOK, Choice, choose, find_webhook
+from azure_port_sync.port.sink_selection import API, BATCH, WEBHOOK, SinkSelection, find_webhook, select_sink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
 from azure_port_sync.sandbox.server import Sandbox
@@ -46,7 +46,7 @@ def _become(sandbox: Sandbox, webhook: Webhook, **parts: Any) -> None:
     sandbox.port.add_webhook(Webhook(**{**kept, **parts}))
 
 
-def _chosen(choice: Choice) -> str:
+def _chosen(choice: SinkSelection) -> str:
     """The name of the sink, where the reason reads on after "delivery by ..., because"."""
     assert choice.reason
     assert choice.reason[0] == choice.reason[0].lower() or choice.reason.startswith("PORT_")
@@ -58,7 +58,7 @@ def _chosen(choice: Choice) -> str:
 def _sentence(delivery: str, url: str | None, api: PortApi | None, *, signs: bool = True) -> str:
     """What is said where there is no choice to make."""
     with pytest.raises(SettingsError) as error:
-        choose(delivery, url, signs=signs, api=api)
+        select_sink(delivery, url, signs=signs, api=api)
     text = str(error.value)
     assert "\n" not in text
     assert text.endswith(".")
@@ -72,7 +72,7 @@ def _sentence(delivery: str, url: str | None, api: PortApi | None, *, signs: boo
 
 @pytest.mark.parametrize(("delivery", "sink"), [("auto", WEBHOOK), (WEBHOOK, WEBHOOK), (BATCH, BATCH)])
 def test_without_credentials_a_batch_is_sent_only_on_order(url: str, delivery: str, sink: str) -> None:
-    choice = choose(delivery, url, signs=True, api=None)
+    choice = select_sink(delivery, url, signs=True, api=None)
     assert (_chosen(choice), choice.mappings) == (sink, None)
 
 
@@ -90,17 +90,17 @@ def test_a_webhook_needs_its_url(api: PortApi, delivery: str) -> None:
 
 @pytest.mark.parametrize("delivery", ["auto", API])
 def test_without_a_url_the_api_is_used(sandbox: Sandbox, api: PortApi, delivery: str) -> None:
-    assert _chosen(choose(delivery, None, signs=False, api=api)) == API
+    assert _chosen(select_sink(delivery, None, signs=False, api=api)) == API
     assert not sandbox.rest.requests
 
 
 def test_the_api_is_used_on_order_whatever_the_webhook(sandbox: Sandbox, api: PortApi, url: str) -> None:
-    assert _chosen(choose(API, url, signs=False, api=api)) == API
+    assert _chosen(select_sink(API, url, signs=False, api=api)) == API
 
 
 @pytest.mark.parametrize("delivery", ["auto", WEBHOOK])
 def test_the_guides_webhook_gets_single_events(api: PortApi, url: str, webhook: Webhook, delivery: str) -> None:
-    choice = choose(delivery, url, signs=True, api=api)
+    choice = select_sink(delivery, url, signs=True, api=api)
     assert (_chosen(choice), choice.mappings) == (WEBHOOK, webhook.mappings)
     assert ("the job port_setup" in choice.reason) == (delivery == "auto")
 
@@ -110,7 +110,7 @@ def test_our_mapping_gets_batches(
     sandbox: Sandbox, api: PortApi, url: str, webhook: Webhook, delivery: str, sink: str
 ) -> None:
     _become(sandbox, webhook, mappings=OURS)
-    choice = choose(delivery, url, signs=True, api=api)
+    choice = select_sink(delivery, url, signs=True, api=api)
     assert (_chosen(choice), choice.mappings) == (sink, OURS)
 
 
@@ -129,8 +129,8 @@ def test_a_batch_never_goes_to_a_webhook_that_would_drop_it(
 ) -> None:
     """Port answers 202 and says nothing. A filter that none of our samples meets may meet a real event."""
     _become(sandbox, webhook, mappings=mappings)
-    assert _chosen(choose("auto", url, signs=True, api=api)) == WEBHOOK
-    assert "would drop them without a word" in _sentence(BATCH, url, api)
+    assert _chosen(select_sink("auto", url, signs=True, api=api)) == WEBHOOK
+    assert "would drop them silently" in _sentence(BATCH, url, api)
 
 
 @pytest.mark.parametrize("delivery", SETTINGS)
@@ -149,19 +149,19 @@ def test_webhooks_that_may_not_be_read(sandbox: Sandbox, api: PortApi, url: str)
     refusal = {"ok": False, "error": "forbidden", "message": "no"}
     sandbox.faults.add(Fault("port", status=403, body=refusal, path="/v1/webhooks", times=None))
     for delivery, sink in (("auto", WEBHOOK), (WEBHOOK, WEBHOOK), (BATCH, BATCH)):
-        assert _chosen(choose(delivery, url, signs=True, api=api)) == sink
+        assert _chosen(select_sink(delivery, url, signs=True, api=api)) == sink
 
 
 def test_a_webhook_of_another_account(sandbox: Sandbox, api: PortApi) -> None:
     elsewhere = f"{sandbox.url}/another-key"
-    assert _chosen(choose("auto", elsewhere, signs=True, api=api)) == WEBHOOK
+    assert _chosen(select_sink("auto", elsewhere, signs=True, api=api)) == WEBHOOK
     assert "no webhook of the account" in _sentence(BATCH, elsewhere, api)
 
 
 def test_an_api_that_does_not_answer_is_no_reason_to_guess(sandbox: Sandbox, api: PortApi, url: str) -> None:
     sandbox.faults.add(Fault("port", status=500, path="/v1/webhooks", times=None))
     with pytest.raises(PortError, match="could not be used for 5 minutes"):
-        choose("auto", url, signs=True, api=api)
+        select_sink("auto", url, signs=True, api=api)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_webhook_that_looks_at_no_signature_takes_any(
 ) -> None:
     _become(sandbox, webhook, security=security)
     for signs in (True, False):
-        assert _chosen(choose("auto", url, signs=signs, api=api)) == WEBHOOK
+        assert _chosen(select_sink("auto", url, signs=signs, api=api)) == WEBHOOK
 
 
 def test_a_webhook_whose_secret_port_does_not_show_wants_a_signature(
@@ -230,7 +230,7 @@ def test_a_webhook_whose_secret_port_does_not_show_wants_a_signature(
     hidden = {name: value for name, value in webhook.security.items() if name != "secret"}
     _become(sandbox, webhook, security=hidden)
     assert "PORT_WEBHOOK_SECRET is not set" in _sentence("auto", url, api, signs=False)
-    assert _chosen(choose("auto", url, signs=True, api=api)) == WEBHOOK
+    assert _chosen(select_sink("auto", url, signs=True, api=api)) == WEBHOOK
 
 
 # -- in a run --------------------------------------------------------------------------------------------------------

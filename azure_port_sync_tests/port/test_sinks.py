@@ -107,7 +107,7 @@ def _packed(sink: Any, sizes: list[tuple[int, int]], operation: str = "upsert") 
 @given(_SIZES)
 @settings(max_examples=40)
 def test_a_batch_has_at_most_500_events_and_512_kib(sizes: list[tuple[int, int]]) -> None:
-    """What lies beyond 500 is dropped by Port without a word."""
+    """What lies beyond 500 is dropped by Port silently."""
     sink = WebhookBatchSink(
         "http://127.0.0.1/k", secret=None, concurrency=1, deadline=timedelta(1), clock=SystemClock()
     )
@@ -174,7 +174,7 @@ def test_of_a_batch_that_port_refuses_only_the_bad_event_goes_to_quarantine(
     sandbox.faults.add(Fault("port", status=status, body={"message": "no"}, in_body="bad", times=None))
     record = MemoryRecord()
     report = delivered(upserts_of("bad", *[f"x{n}" for n in range(30)]), batches, record)
-    assert (report.accepted, report.unsettled, report.error) == ({"upsert": 30}, 0, None)
+    assert (report.accepted, report.not_delivered, report.error) == ({"upsert": 30}, 0, None)
     assert [row.name for row, _ in report.refused] == ["bad"]
     assert len(record.quarantined) == 1
     assert _titles(sandbox) == {f"x{n}" for n in range(30)}
@@ -186,7 +186,7 @@ def test_a_refused_entity_among_twenty_goes_to_quarantine_alone(sandbox: Sandbox
     rows.insert(7, upsert((nowhere, "microsoft.web/sites")))
     record = MemoryRecord()
     report = delivered(change_set(*rows), sink, record)
-    assert (report.accepted, report.unsettled, report.error) == ({"upsert": 19}, 0, None)
+    assert (report.accepted, report.not_delivered, report.error) == ({"upsert": 19}, 0, None)
     ((row, reason),) = report.refused
     assert row.name == "bad"
     assert "Port answered 404: the relation 'resourceGroup' points to" in reason
@@ -237,7 +237,7 @@ def test_an_entity_at_which_port_keeps_failing_is_told_apart(sandbox: Sandbox, s
     report = delivered(upserts_of("a", "b", "c", "d"), sink)
     assert report.accepted == {"upsert": 3}
     assert [row.name for row, _ in report.failed] == ["d"]
-    assert (report.refused, report.error, report.unsettled) == ([], None, 1)
+    assert (report.refused, report.error, report.not_delivered) == ([], None, 1)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_what_concerns_all_entities_ends_the_delivery_in_a_sentence(
     record = MemoryRecord()
     report = delivered(upserts_of("a", "b"), sink, record)
     assert sentence in str(report.error)
-    assert (report.unsettled, record.quarantined) == (2, [])
+    assert (report.not_delivered, record.quarantined) == (2, [])
 
 
 def test_what_a_person_added_to_an_entity_stays(sandbox: Sandbox, sink: ApiSink) -> None:

@@ -6,11 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.transport import RequestsTransport
+from azure.core.rest import HttpRequest
+from azure.mgmt.resourcegraph import ResourceGraphClient
+from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync.core.errors import AzureError
-from azure_port_sync.resource_graph import AzureReader
+from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.resource_graph.client import QueryScope, Response
-from azure_port_sync.resource_graph.failures import ResponseTooLargeError
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import ReaderOf
@@ -26,6 +30,44 @@ def _query(reader: AzureReader, query: str = _ALL) -> Response:
 
 def _ids(reader: AzureReader) -> list[str]:
     return sorted(row["id"] for row in _query(reader).rows)
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+class _SentError(Exception):
+    """Raised in place of an answer."""
+
+
+class _Credential:
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        return AccessToken("token", 2**40)
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [{}, {"subscriptions": ["a", "b"]}, {"subscriptions": []}, {"management_groups": ["c"]}],
+    ids=str,
+)
+def test_a_request_is_the_one_that_microsofts_client_sends(
+    monkeypatch: pytest.MonkeyPatch, clock: SteppedClock, reach: dict[str, Any]
+) -> None:
+    sent: list[tuple[str, str, Any, str]] = []
+
+    def record(self: RequestsTransport, request: HttpRequest, **options: Any) -> None:
+        sent.append((request.method, request.url, json.loads(request.content), request.headers["Accept"]))
+        raise _SentError
+
+    monkeypatch.setattr(RequestsTransport, "send", record)
+    url = "https://azure.example"
+    graph = ResourceGraph(_Credential(), clock, base_url=url, credential_scopes=["s"], max_rows=7)
+    with pytest.raises(_SentError):
+        graph.query("resources", QueryScope(**reach))
+    request = QueryRequest(query="resources", options=QueryRequestOptions(top=7, result_format="objectArray"), **reach)
+    with pytest.raises(_SentError):
+        ResourceGraphClient(_Credential(), url, policies=[]).resources(request)
+    ours, theirs = sent
+    assert ours == theirs
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
@@ -68,10 +110,9 @@ def test_half_of_a_surrogate_pair_becomes_the_replacement_character(sandbox: San
     assert read["tags"] == {"half\ufffd": "\ufffd", "whole": "\U0001f600 é \\ud83d", "other half": "a\ufffdb"}
 
 
-def test_a_response_too_large_to_be_sent_says_so(sandbox: Sandbox, reader: AzureReader) -> None:
+def test_a_response_too_large_to_be_sent_is_not_complete(sandbox: Sandbox, reader: AzureReader) -> None:
     sandbox.faults.add(Fault("azure", status=400, body=TOO_LARGE, path="/resources"))
-    with pytest.raises(ResponseTooLargeError):
-        _query(reader)
+    assert _query(reader) == Response([], 0, complete=False)
     assert reader.graph.usage.retries == 0
 
 
@@ -162,12 +203,12 @@ def test_each_retry_is_one_line_of_the_log(
     sandbox.faults.add(Fault("azure", kind="reset", path="/resources"))
     sandbox.faults.add(Fault("azure", status=429, body=error_body("RateLimiting"), path="/resources"))
     _query(reader)
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
-    assert [re.sub(r"\d+ s$", "n s", line) for line in told if "Connection" not in line] == [
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
+    assert [re.sub(r"\d+ s$", "n s", line) for line in logged if "Connection" not in line] == [
         "Azure: 503 with a web page; asking again in n s",
         "Azure: 429 (RateLimiting); asking again in n s",
     ]
-    assert len(told) == 3
+    assert len(logged) == 3
 
 
 # -- and for how long -------------------------------------------------------------------------------------------------

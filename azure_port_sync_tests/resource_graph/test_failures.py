@@ -21,7 +21,6 @@ from azure_port_sync.resource_graph.failures import (
     FAILURES,
     Failure,
     NoAccessError,
-    ResponseTooLargeError,
     Treatment,
     network_failure,
     query_failure,
@@ -183,7 +182,6 @@ def test_words_of_others_are_one_short_line() -> None:
 def _check(failure: Failure, treatment: Treatment, words: tuple[str, ...]) -> str:
     error = failure.error(after=timedelta(minutes=5))
     assert failure.row.treatment is treatment
-    assert isinstance(error, ResponseTooLargeError) == (treatment is Treatment.SPLIT)
     assert isinstance(error, NoAccessError) == (treatment is Treatment.NO_ACCESS)
     text = str(error)
     assert "\n" not in text

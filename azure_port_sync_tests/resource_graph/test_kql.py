@@ -270,7 +270,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _selected(tags: Mapping[str, str] | None, include: Mapping[str, str], exclude: Mapping[str, str]) -> bool:
-    """What the guide promises, in Python."""
+    """The guide's promise, in Python."""
 
     def has(key: str, value: str) -> bool:
         return any(_same(key, other) and _same(value, text) for other, text in (tags or {}).items())
@@ -469,7 +469,7 @@ def test_delete_records_are_never_filtered() -> None:
 def test_records_that_say_not_what_changed_are_read(
     engine: QueryEngine, groups: list[str], scope: Scope, attributes: str
 ) -> None:
-    """A query that dropped them itself left nothing to count: they were skipped without a word."""
+    """A query that dropped them itself left nothing to count: they were skipped silently."""
     spoiled = kql.literal(f'{{"changeType": "Update", "changeAttributes": {{{attributes}}}}}')
     table, *steps = str(kql.resource_changes(scope, WINDOW)).split("\n")
     rows = _run(engine, "\n".join([table, f"| extend properties = parse_json({spoiled})", *steps]))

@@ -91,12 +91,13 @@ def test_a_quota_that_others_use_too_is_waited_for(
     for _ in range(6):
         rows = reader.graph.query("resources | project id", QueryScope()).rows
         assert sorted(row["id"] for row in rows) == wanted
+    assert sandbox.graph.quota.refused == 0
 
 
 def test_a_quota_that_resets_after_a_day_ends_in_an_error(
     sandbox: Sandbox, reader: AzureReader, clock: SteppedClock
 ) -> None:
-    """A run that waited as long as it was told to would have been silent for a day."""
+    """A run that waited as long as it was asked to would have been silent for a day."""
     headers = {"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": "24:00:00"}
     sandbox.faults.add(Fault("azure", status=429, headers=headers, path="/resources", times=None))
     with pytest.raises(AzureError):

@@ -183,7 +183,7 @@ def _subscriptions(sandbox: Sandbox) -> dict[str, str]:
 
 @pytest.mark.parametrize("anywhere", [False, True])
 def test_readable_are_those_that_show_anything(sandbox: Sandbox, reader: AzureReader, anywhere: bool) -> None:
-    """Azure leaves out what may not be read without a word, so a subscription that was lost looked empty."""
+    """Azure silently leaves out what may not be read, so a subscription that was lost looked empty."""
     ids = _subscriptions(sandbox)
     asked = [one.upper() for one in ids.values()] + ["00000000-0000-0000-0000-000000000000"]
     wanted = {ids["empty"], ids["full"], ids["through a group"]}

@@ -70,7 +70,7 @@ def test_nothing_is_left_of_a_transaction_that_fails(store: StateStore) -> None:
     plan = claimed(store)
     good, bad = upsert(resource("x")), upsert(resource("y"))._replace(name=None)  # type: ignore[arg-type]
     with pytest.raises(StateError, match="cannot be used"):
-        store.ledger.begin_sending(plan, [good, bad])
+        store.delivery(plan).begin_sending([good, bad])
     assert store.targets.load("t").ledger_rows == 0
     with pytest.raises(KeyError):
         comparison(store, frame(shown(resource("x"))).drop(columns="identifier"))

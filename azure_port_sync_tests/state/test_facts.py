@@ -68,7 +68,7 @@ def test_a_subscription_that_may_be_deleted_is_new_when_it_comes_back(store: Sta
     _read(store, id_)
     deliver(store, upsert(subscription()))
     store.targets.finish(claimed(store))
-    store.ledger.begin_deleting_containers(claimed(store), [delete(subscription()), delete(group("Web"))])
+    store.delivery(claimed(store)).begin_deleting_containers([delete(subscription()), delete(group("Web"))])
     assert _read(store, id_) == [id_]
 
 
@@ -107,7 +107,7 @@ def test_pending_ends_when_resolved_confirmed_or_refused(store: StateStore) -> N
     store.facts.record(plan_for(store), Facts(pending=frame(*map(resource, "abcde"))))
     store.facts.record(plan_for(store), Facts(no_longer_pending=[resource("a")["identifier"]]))
     deliver(store, upsert(resource("b")), delete(resource("c")))
-    store.facts.quarantine(claimed(store), [(upsert(resource("e")), "no")])
+    store.delivery(claimed(store)).quarantine([(upsert(resource("e")), "no")])
     assert [row["azure_id"][-1] for row in records(store.facts.pending("t"))] == ["d"]
 
 
@@ -180,7 +180,7 @@ def test_names_of_any_length_wait_and_are_buried(store: StateStore) -> None:
     long = resource("(" * 600)
     assert len(long["identifier"]) > 1800
     store.facts.record(plan_for(store), Facts(pending=frame(long), deleted=frame({**long, "change_time": NOW})))
-    store.facts.quarantine(claimed(store), [(upsert(long), "too long")])
+    store.delivery(claimed(store)).quarantine([(upsert(long), "too long")])
     assert list(store.facts.tombstones("t")["identifier"]) == [long["identifier"]]
 
 

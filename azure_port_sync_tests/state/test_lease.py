@@ -39,29 +39,29 @@ def test_only_one_run_claims_a_target(store: StateStore, url: str, clock: Steppe
     _move_end(url, -LEASE)
     assert store.lease.claim(other) is None
     with pytest.raises(StateError, match=_LOST):
-        store.lease.renew(mine)
+        store.delivery(mine).begin_sending([])
 
 
 def _send(store: StateStore, plan: Plan) -> None:
-    store.ledger.begin_sending(plan, [upsert(resource("x"))])
+    store.delivery(plan).begin_sending([upsert(resource("x"))])
 
 
 def _confirm(store: StateStore, plan: Plan) -> None:
-    store.ledger.confirm(plan, [upsert(resource("x"))])
+    store.delivery(plan).confirm([upsert(resource("x"))])
 
 
 def _delete(store: StateStore, plan: Plan) -> None:
-    store.ledger.begin_deleting_containers(plan, [upsert(group("Web"))])
+    store.delivery(plan).begin_deleting_containers([upsert(group("Web"))])
 
 
 def _quarantine(store: StateStore, plan: Plan) -> None:
-    store.facts.quarantine(plan, [(upsert(resource("x")), "no")])
+    store.delivery(plan).quarantine([(upsert(resource("x")), "no")])
 
 
 _VERBS = [_send, _confirm, _delete, _quarantine]
 
 
-@pytest.mark.parametrize("verb", [*_VERBS, lambda store, plan: store.lease.renew(plan)])
+@pytest.mark.parametrize("verb", _VERBS)
 def test_every_verb_of_a_delivery_renews_it(store: StateStore, url: str, verb: Any) -> None:
     mine, other = claimed(store), plan_for(store, run="other")
     _move_end(url, -LEASE / 2)
@@ -71,11 +71,6 @@ def test_every_verb_of_a_delivery_renews_it(store: StateStore, url: str, verb: A
     assert before is not None
     assert after is not None
     assert after - before >= LEASE / 2
-
-
-def test_renewing_tells_until_when(store: StateStore) -> None:
-    until = store.lease.renew(claimed(store))
-    assert until == store.lease.claim(plan_for(store, run="other"))
 
 
 @pytest.mark.parametrize("verb", _VERBS)
@@ -115,7 +110,7 @@ def test_on_postgres_the_clock_of_this_machine_does_not_matter(
     mine, other = claimed(store), plan_for(store, run="other")
     clock.sleep(jump.total_seconds())
     assert store.lease.claim(other) is not None
-    store.lease.renew(mine)
+    store.delivery(mine).begin_sending([])
     assert store.lease.claim(other) is not None
     store.close()
 

@@ -51,14 +51,14 @@ def test_force_drops_nothing(store: StateStore) -> None:
 def test_what_is_being_sent_is_never_dropped(store: StateStore) -> None:
     """The acknowledgement was lost, so nobody knows which content Port holds."""
     deliver(store, upsert(resource("x")))
-    store.ledger.begin_sending(claimed(store), [upsert(resource("x"), "new")])
+    store.delivery(claimed(store)).begin_sending([upsert(resource("x"), "new")])
     for content in ("h", "new"):
         assert to_decide(store, shown(resource("x"), content)) == {"x": LedgerEntry("sending", "h")}
 
 
 def test_a_first_upsert_being_sent_is_known(store: StateStore) -> None:
     """Else a delete would not reach an entity whose acknowledgement was lost, and a ghost would stay."""
-    store.ledger.begin_sending(claimed(store), [upsert(resource("x"))])
+    store.delivery(claimed(store)).begin_sending([upsert(resource("x"))])
     assert to_decide(store, not_shown(resource("x"))) == {"x": LedgerEntry("sending", None)}
 
 
@@ -139,7 +139,7 @@ def test_only_what_is_confirmed_and_equal_and_in_scope_is_dropped(
         if ledger == "confirmed":
             deliver(store, upsert(entity), target=target)
         elif ledger == "sending":
-            store.ledger.begin_sending(claimed(store, target), [upsert(entity)])
+            store.delivery(claimed(store, target)).begin_sending([upsert(entity)])
         rows.append(
             {
                 "same": shown(entity),
@@ -158,7 +158,7 @@ def test_only_what_is_confirmed_and_equal_and_in_scope_is_dropped(
 
 def test_absent_is_what_was_sent_and_not_observed(store: StateStore) -> None:
     deliver(store, *map(upsert, [resource("seen"), resource("unseen"), group("Web"), subscription()]))
-    store.ledger.begin_sending(claimed(store), [upsert(resource("sending"))])
+    store.delivery(claimed(store)).begin_sending([upsert(resource("sending"))])
     observed = frame(shown(resource("seen")), shown(resource("new")))
     found = store.ledger.absent("t", observed, [Cover(_RESOURCES)])
     assert names(found) == {"unseen", "sending"}
@@ -253,7 +253,7 @@ def test_groups_with_resources(store: StateStore) -> None:
 
 def test_counts_are_of_what_port_has_confirmed_once(store: StateStore) -> None:
     deliver(store, *map(upsert, [group("Web"), resource("a"), resource("b")]))
-    store.ledger.begin_sending(claimed(store), [upsert(resource("c")), upsert(resource("a"), "new")])
+    store.delivery(claimed(store)).begin_sending([upsert(resource("c")), upsert(resource("a"), "new")])
     assert store.ledger.counts("t") == {Kind.RESOURCE_GROUP: 1, Kind.RESOURCE: 2}
 
 
@@ -325,7 +325,7 @@ def _due(store: StateStore) -> set[str]:
 
 def test_containers_come_with_their_state(store: StateStore) -> None:
     deliver(store, *map(upsert, [subscription(), group("Web"), resource("x")]))
-    store.ledger.begin_sending(claimed(store), [upsert(group("Web"))])
+    store.delivery(claimed(store)).begin_sending([upsert(group("Web"))])
     states = {row["name"]: row["state"] for row in records(store.ledger.containers("t"))}
     assert states == {SUB: "confirmed", "Web": "sending"}
     assert (~store.ledger.containers("u")["contents_due"]).empty, "of no container, too, it is a mask"
@@ -349,7 +349,7 @@ def test_the_contents_of_a_container_that_may_be_deleted_are_due(store: StateSto
     rows = [subscription(), group("Web"), resource("x"), group("Other", OTHER_SUB)]
     deliver(store, *map(upsert, rows))
     store.targets.finish(claimed(store))
-    store.ledger.begin_deleting_containers(claimed(store), [delete(container)])
+    store.delivery(claimed(store)).begin_deleting_containers([delete(container)])
     inside = {SUB, "Web"} if container["kind"] == "subscription" else {"Web"}
     assert _due(store) == inside
     assert to_decide(store, *map(shown, rows)).keys() == inside | {"x"}
@@ -377,7 +377,7 @@ def test_contents_due_are_of_one_target(store: StateStore) -> None:
     assert _due(store) == {"Web"}
     store.targets.finish(claimed(store))
     store.facts.record(plan_for(store, "u"), Facts(contents_due=[(SUB, "web")]))
-    store.ledger.begin_deleting_containers(claimed(store, "u"), [delete(group("Web"))])
+    store.delivery(claimed(store, "u")).begin_deleting_containers([delete(group("Web"))])
     assert _due(store) == set()
 
 
@@ -392,7 +392,7 @@ def test_a_rebuild_makes_the_ledger_what_port_holds(store: StateStore) -> None:
 
     found = store.ledger.rebuild("t", frame(*[not_shown({**row, "name": "?"}) for row in held]))
 
-    assert (found.held, found.missing, found.added) == (3, 1, 1)
+    assert (found.in_port, found.missing, found.added) == (3, 1, 1)
     entries: dict[str, Any] = to_decide(store, *map(shown, [*held, resource("lost")]))
     assert {name: (entry.state, entry.hash) for name, entry in entries.items()} == {
         "kept": ("imported", "h"),

@@ -321,7 +321,7 @@ _NOT_OURS = {
 
 @pytest.mark.parametrize("difference", _NOT_OURS)
 def test_tables_that_are_not_exactly_ours_are_left_alone(url: str, clock: SteppedClock, difference: str) -> None:
-    """Somebody's table `ledger` was dropped without a word."""
+    """Somebody's table `ledger` was dropped silently."""
     _as_version_3_left_it(url, *_NOT_OURS[difference])
     before = _contents(url)
     with _opened(url, clock) as store:

@@ -13,7 +13,7 @@ from azure_port_sync_tests.support.stores import claimed, deliver, plan_for
 
 
 def _put(store: StateStore, *rows: ChangeSetRow, reason: str = "no") -> None:
-    store.facts.quarantine(claimed(store), [(row, reason) for row in rows])
+    store.delivery(claimed(store)).quarantine([(row, reason) for row in rows])
 
 
 def _quarantined(store: StateStore) -> list[tuple[Any, ...]]:

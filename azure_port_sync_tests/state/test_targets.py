@@ -75,7 +75,7 @@ def test_targets_are_apart(store: StateStore) -> None:
     waiting, buried = frame(resource("p")), frame({**resource("q"), "change_time": NOW})
     seen = Subscriptions({SUB: SubscriptionState(True, False)}, frozenset({SUB}), {})
     store.facts.record(plan_for(store), Facts(subscriptions=seen, pending=waiting, deleted=buried))
-    store.facts.quarantine(claimed(store), [(upsert(resource("bad")), "no")])
+    store.delivery(claimed(store)).quarantine([(upsert(resource("bad")), "no")])
     store.targets.finish(claimed(store))
 
     assert store.targets.load("u").ledger_rows == 0
@@ -120,12 +120,12 @@ def test_the_state_of_a_replaced_target_goes_and_that_of_the_only_one_stays(
 def test_a_target_that_was_never_settled_goes_too_but_not_under_a_run(store: StateStore, clock: SteppedClock) -> None:
     """As of a webhook URL that was mistyped; or one in its first run, which takes its time."""
     plan = claimed(store, "mistyped")
-    store.ledger.begin_sending(plan, [upsert(resource("x"))])
+    store.delivery(plan).begin_sending([upsert(resource("x"))])
     clock.sleep(timedelta(days=100).total_seconds())
     _settle(store, "t", clock)
 
     assert store.targets.forget_unused(NOW - timedelta(days=1)) == 0, "it is young"
-    store.lease.renew(plan)
+    store.delivery(plan).begin_sending([])
     assert store.targets.forget_unused(clock.now() - timedelta(days=90)) == 0, "a run delivers to it"
     store.lease.release(plan)
     assert store.targets.forget_unused(clock.now() - timedelta(days=90)) == 1

@@ -42,7 +42,6 @@ class MemoryRecord:
 class FakeSink:
     """A sink that takes everything, so many events in a request; `take` can be another."""
 
-    name = "webhook"
     verifies = False
     max_bytes = MAX_BYTES
     concurrency = 4

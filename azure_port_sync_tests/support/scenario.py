@@ -38,6 +38,7 @@ class Scenario:
     exclude: Mapping[str, str] | None = None
     runs: int = 0
     other: str = ""  # the second subscription, where there is one
+    far: str = ""  # its only resource
     min_guarded_deletes: int = 100
     limits: DeliveryLimits = LIMITS
     crowd: str = ""  # the group of many resources, where there is one
@@ -69,7 +70,7 @@ class Scenario:
     def tick_under(self, fault: Fault) -> None:
         """A run that a fault ends early."""
         self.sandbox.faults.add(fault)
-        assert self.tick().report.unsettled
+        assert self.tick().report.not_delivered
         self.sandbox.faults.clear()
 
     def decide(
@@ -87,10 +88,11 @@ class Scenario:
             change_window=timedelta(minutes=15),
         )
 
-    def deliver(self, snapshot: pd.DataFrame) -> None:
+    def deliver(self, snapshot: pd.DataFrame) -> RunStats:
         """A full run on a snapshot that was taken earlier than the other reads."""
-        change_set, _ = self.decide(Request(Mode.FULL), snapshot=snapshot)
+        change_set, stats = self.decide(Request(Mode.FULL), snapshot=snapshot)
         deliver_changes(change_set, self.sink, self.store, self.clock)
+        return stats
 
     def ends_right(self) -> None:
         self.tick()

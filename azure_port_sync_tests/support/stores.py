@@ -48,8 +48,8 @@ def claimed(store: StateStore, target: str = "t", **more: Any) -> Plan:
 def deliver(store: StateStore, *rows: ChangeSetRow, target: str = "t") -> None:
     """Send these operations, which Port takes."""
     plan = claimed(store, target)
-    store.ledger.begin_sending(plan, rows)
-    store.ledger.confirm(plan, rows)
+    store.delivery(plan).begin_sending(rows)
+    store.delivery(plan).confirm(rows)
 
 
 def comparison(store: StateStore, candidates: pd.DataFrame, *, force: bool = False, target: str = "t") -> Comparison:

@@ -5,10 +5,10 @@ from typing import NamedTuple, Protocol
 
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.port.failures import RefusedError
-from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.flow import Flow, KeptFailingError
 
 #: What became of one operation: Port took it (None), refused it, or kept failing at it.
-Outcome = RefusedError | StubbornError | None
+Outcome = RefusedError | KeptFailingError | None
 
 
 class OutgoingEvent(NamedTuple):
@@ -25,7 +25,6 @@ class Sink(Protocol):
     events of one request, and what a single event may have. `concurrency` is how many requests may be in flight.
     """
 
-    name: str
     verifies: bool
     max_bytes: int
     concurrency: int
@@ -40,7 +39,7 @@ class Sink(Protocol):
     def send(self, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
         """Send these, all of one phase, and return what became of each. `heartbeat` comes before each attempt.
 
-        Raises RefusedError when Port refuses the request and does not say for which of the events, StubbornError
+        Raises RefusedError when Port refuses the request and does not say for which of the events, KeptFailingError
         when it keeps failing at it, TransientError when it takes nothing until the deadline, and PortError when
         nothing at all can be delivered.
         """

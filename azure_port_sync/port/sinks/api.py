@@ -11,7 +11,7 @@ from azure_port_sync.port import model
 from azure_port_sync.port.api import MAX_DELETED, MAX_UPSERTED, PortApi
 from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.port.failures import BULK_ENTITY, Body, RefusedError, TransientError, failure
-from azure_port_sync.port.flow import Flow, StubbornError
+from azure_port_sync.port.flow import Flow, KeptFailingError
 from azure_port_sync.port.mapping import Json, Target, WebhookMapping
 from azure_port_sync.port.responses import EntityError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent
@@ -22,7 +22,6 @@ _BATCH_SIZES = {Operation.UPSERT: MAX_UPSERTED, Operation.DELETE: MAX_DELETED}
 class ApiSink:
     """Writes entities by Port's REST API; its answers say what became of each. Safe to share between threads."""
 
-    name = "api"
     verifies = True
     max_bytes = 1024 * 1024 - 64  # the entities are shorter than their events; the rest is what is around them
 
@@ -63,7 +62,7 @@ class ApiSink:
             return outcomes
         try:
             self.flow.call(lambda: self._write(blueprint, left, outcomes), heartbeat, together=len(left) > 1)
-        except StubbornError as error:
+        except KeptFailingError as error:
             if len(left) == len(events):
                 raise
             for position in left:
@@ -99,7 +98,7 @@ class ApiSink:
         if again is None:
             return
         if len(left) < len(positions):
-            self.flow.succeed()
+            self.flow.restart_deadline()
         raise again
 
     def _delete(self, blueprint: str, events: Sequence[OutgoingEvent], heartbeat: Callable[[], None]) -> list[Outcome]:
@@ -116,7 +115,7 @@ class ApiSink:
     def _delete_one(self, blueprint: str, identifier: str, heartbeat: Callable[[], None]) -> Outcome:
         try:
             self.flow.call(lambda: self._api.delete_entity(blueprint, identifier, self.flow), heartbeat)
-        except (RefusedError, StubbornError) as error:  # one that fails alone must not have the others sent again
+        except (RefusedError, KeptFailingError) as error:  # one that fails alone must not have the others sent again
             return error
         return None
 

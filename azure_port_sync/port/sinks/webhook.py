@@ -29,7 +29,6 @@ MAX_BYTES = 512 * 1024
 class WebhookSink:
     """Sends events to one webhook, each in a request of its own: any mapping takes them. Safe to share."""
 
-    name = "webhook"
     verifies = False
     max_bytes = MAX_BYTES
 
@@ -87,14 +86,13 @@ class WebhookSink:
 class WebhookBatchSink(WebhookSink):
     """Sends events to one webhook, many in a request: ``{"items": [event, ...]}``.
 
-    Only a mapping that has `itemsToParse` takes them; another one drops them without a word.
+    Only a mapping that has `itemsToParse` takes them; another one drops them silently.
     """
 
-    name = "webhook_batch"
     max_bytes = MAX_BYTES - len(b'{"items":[]}')
 
     def max_batch_size(self, operation: Operation) -> int:  # noqa: ARG002
-        """Events in one request: what lies beyond is dropped by Port without a word."""
+        """Events in one request: what lies beyond is dropped by Port silently."""
         return MAX_ITEMS
 
     def _body(self, events: Sequence[OutgoingEvent]) -> bytes:
