@@ -209,6 +209,7 @@ class Life:
         *,
         before_read: Callable[[int], None] = lambda _: None,
         after_snapshot: Callable[[], None] = lambda: None,
+        after_reading: Callable[[], None] = lambda: None,
     ) -> None:
         self.calls: Counter[str] = Counter()
         self.died_at = ""
@@ -216,6 +217,7 @@ class Life:
         self._kill = kill
         self._before_read = before_read
         self._after_snapshot = after_snapshot
+        self._after_reading = after_reading
         self._lock = threading.RLock()
 
     def pass_on(self, side: Side, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -233,6 +235,8 @@ class Life:
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
+        if side == "azure" and call.__name__ == "readable" and not named:
+            self._after_reading()
         with self._lock:
             self._reach(side, number, call.__name__, after=True)
         return result
@@ -459,6 +463,7 @@ class Grace:
         self._watched = {guid: _Watched() for guid in SUBSCRIPTIONS.values()}
         self._snapshot_at: datetime | None = None
         self._own: frozenset[str] = frozenset()
+        self._shown: frozenset[str] = frozenset()
 
     def run_begins(self) -> None:
         self._snapshot_at = None
@@ -480,7 +485,7 @@ class Grace:
         if not shown:
             return  # such a run ends without any effect
         self._snapshot_at = self._snapshot_at or now
-        self._own = own
+        self._own, self._shown = own, shown
         for guid, watched in self._watched.items():
             groups = readable[guid]
             if guid in own:
@@ -495,6 +500,13 @@ class Grace:
                 self._miss(watched, guid, now, groups, catalog, partly=guid in shown)
             watched.everything = groups is None
             watched.readable = groups or frozenset()
+
+    def read(self, shown: frozenset[str], catalog: Catalog) -> None:
+        """A run has read, and these subscriptions still show something: of the others, it may not have seen all."""
+        if self._snapshot_at is None:
+            return
+        for guid in self._shown - shown:
+            self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
 
     def _miss(
         self,
@@ -793,7 +805,12 @@ class World:
             self.sandbox.faults.clear()
 
     def _run(self, tick: Tick, meanwhile: Callable[[int], None], *, allow: bool = False) -> Ran | None:
-        life = Life(tick.kill, before_read=meanwhile, after_snapshot=self._tell_of_snapshot)
+        life = Life(
+            tick.kill,
+            before_read=meanwhile,
+            after_snapshot=self._tell_of_snapshot,
+            after_reading=lambda: self.grace.read(self._shown_subscriptions(), self.sandbox.held()),
+        )
         held = {identifier for entities in self.sandbox.held().values() for identifier in entities}
         self.grace.run_begins()
         ran = None
@@ -821,11 +838,14 @@ class World:
     def _tell_of_snapshot(self) -> None:
         rows = self._shown_containers(self.azure_scope)
         own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
-        shown = frozenset(guid for guid, _, _ in rows)
+        shown = self._shown_subscriptions()
         left_out = frozenset(guid for guid, _, _ in self._shown_containers(azure.Scope())) - shown
         groups = frozenset(identifier_of(id_) for _, type_, id_ in rows if type_ == azure.GROUP)
         readable = {SUBSCRIPTIONS[one]: self._readable_groups(one, groups) for one in SUBSCRIPTIONS}
         self.grace.snapshot(self.clock.now(), own, shown, left_out, readable, self.sandbox.held())
+
+    def _shown_subscriptions(self) -> frozenset[str]:
+        return frozenset(guid for guid, _, _ in self._shown_containers(self.azure_scope))
 
     def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
         """Subscription, type and id of each subscription and group that Azure shows now."""
