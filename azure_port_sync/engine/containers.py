@@ -23,13 +23,15 @@ from azure_port_sync.resource_graph import AzureReader, ReadResult
 class Containers:
     """The containers that Azure shows (`frame`, columns of OBSERVATION), and those in the ledger (`known`).
 
-    `subscriptions` is the comparison of the two; `unreadable` are subscriptions that the settings name and that were
-    never readable. A subscription that shows only through its groups has a row of its own here, named by its id.
+    `subscriptions` is the comparison of the two; `whole` are those whose own row is shown, and one that shows only
+    through its groups has a row here that stands for it. `unreadable` are subscriptions that the settings name and that
+    were never readable.
     """
 
     frame: pd.DataFrame
     known: pd.DataFrame
     subscriptions: Subscriptions
+    whole: frozenset[str]
     unreadable: tuple[str, ...] = ()
 
 
@@ -66,6 +68,7 @@ def compare_containers(
         frame=concat([snapshot, _stand_ins(names)], OBSERVATION),
         known=known,
         subscriptions=found,
+        whole=frozenset(whole),
         unreadable=tuple(sorted(set(reader.scope.subscription_ids) - shown.keys() - remembered.keys())),
     )
 

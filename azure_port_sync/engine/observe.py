@@ -65,15 +65,18 @@ class Survey:
     def observe(self) -> None:
         """Run the observers of the plan's mode, each on what those before it have read.
 
-        Asked for subscriptions of which it may not read all, Azure leaves those out silently: one that was lost
-        meanwhile looks like one that is empty. So all are asked for once more at the end.
+        Azure silently leaves out what may not be read: a subscription that was lost meanwhile, whole or but for a
+        group, looks like one that is empty. So all are asked for once more at the end.
         """
         for observer in STRATEGIES[self.plan.mode]:
             for read in observer(self):
                 self.reads.append(read)
                 if len(read.result.frame):
                     self._candidates = None
-        silent = set(self.subscriptions) - self.reader.readable(self.subscriptions)
+        asked = set(self.subscriptions)
+        whole, partly = asked & self.containers.whole, asked - self.containers.whole
+        silent = whole - self.reader.readable(whole, whole=True)
+        silent |= partly - self.reader.readable(partly)
         if silent:
             subscriptions = self.containers.subscriptions.without(silent, self.now)
             self.containers = replace(self.containers, subscriptions=subscriptions)

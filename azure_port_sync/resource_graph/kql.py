@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from azure_port_sync.core.kinds import CONTAINERS, KINDS, RESOURCE_GROUP_TYPE
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, RESOURCE_GROUP_TYPE, SUBSCRIPTION_TYPE
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.core.windows import Window
 
@@ -80,11 +80,11 @@ def containers(scope: Scope, ids: Sequence[str] | None = None) -> Query:
     )
 
 
-def readable(subscription_ids: Sequence[str] | None = None) -> Query:
-    """The ids (lower-case) of the subscriptions that show any container; with ids only those."""
+def readable(subscription_ids: Sequence[str] | None = None, *, whole: bool = False) -> Query:
+    """The ids (lower-case) of the subscriptions that show any container, or (`whole`) their own row; of these ids."""
     return _pipe(
         "resourcecontainers",
-        _is_container(),
+        _one_of("type", [SUBSCRIPTION_TYPE], operator="in~") if whole else _is_container(),
         _one_of("subscriptionId", subscription_ids, operator="in~"),
         "project id = tolower(subscriptionId)",
         "distinct id",

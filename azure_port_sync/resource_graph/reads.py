@@ -76,19 +76,20 @@ class AzureReader:
         queries = [kql.resource_changes(self.scope, window, some) for some in _batches(_distinct(azure_ids))]
         return self._read(self._everywhere(queries), changes=True)
 
-    def readable(self, subscriptions: Sequence[str], *, anywhere: bool = False) -> set[str]:
+    def readable(self, subscriptions: Collection[str], *, whole: bool = False, anywhere: bool = False) -> set[str]:
         """Return the subscriptions (lower-case ids) among these that show anything now: their own row, or a group.
 
         Azure silently leaves out subscriptions that may not be read (learn.microsoft.com/azure/governance/
-        resource-graph/overview), so that one that was lost looks like one that is empty. `anywhere` asks the whole
-        tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription that was moved from one that was lost.
+        resource-graph/overview), so that one that was lost looks like one that is empty. With `whole`, a group is not
+        enough. `anywhere` asks the whole tenant, whatever AZURE_MANAGEMENT_GROUPS says, which tells a subscription that
+        was moved from one that was lost.
         """
         asked = _distinct(subscriptions)
         if anywhere:
             shares = [Part(kql.readable(some), QueryScope()) for some in _batches(asked)]
             responses = self._responses(shares, self.graph.query)
         else:
-            responses = self._responses(self._within(asked, kql.readable()), self._query_if_readable)
+            responses = self._responses(self._within(asked, kql.readable(whole=whole)), self._query_if_readable)
         return {row["id"] for response in responses for row in response.rows}
 
     def _query_if_readable(self, query: str, scope: QueryScope) -> Response:

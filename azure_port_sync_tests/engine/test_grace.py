@@ -178,3 +178,28 @@ def test_the_group_that_stays_readable_has_no_grace(two: Scenario) -> None:
     held = titles(two)
     assert held["azureCloudResources"] == {"x2", "z"}
     assert "rest" in held["azureResourceGroup"]
+
+
+def test_a_subscription_that_shrinks_to_a_group_while_it_is_read_keeps_its_entities(two: Scenario) -> None:
+    snapshot = read_snapshot(two.reader).frame
+    rest = two.tenant.add_group(two.subscription, "rest", "westeurope")
+    two.tenant.limit_subscription_to_group(two.subscription, rest)
+    before = titles(two)
+    assert two.deliver(snapshot).silent == {two.subscription}
+    assert titles(two) == before
+    two.tenant.regain_subscription(two.subscription)
+    two.ends_right()
+
+
+@pytest.mark.parametrize("name", ["", "its id"])
+def test_a_subscription_without_a_name_of_its_own_is_an_ordinary_one(world: Scenario, name: str) -> None:
+    world.begin()
+    plain = world.tenant.add_subscription("Plain")
+    world.tenant.rename_subscription(plain, name and plain)
+    group = world.tenant.add_group(plain, "data", "westeurope")
+    world.tenant.create_resource(group, "microsoft.web/sites", "z")
+    world.tick()
+    assert titles(world)["azureSubscription"] == {"S", plain}
+    world.tenant.rename_subscription(plain, "Named")
+    assert world.tick().stats.in_grace == {}
+    world.ends_right()

@@ -235,7 +235,7 @@ class Life:
         result = call(*arguments, **named)
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
-        if side == "azure" and call.__name__ == "readable" and not named:
+        if side == "azure" and call.__name__ == "readable" and "anywhere" not in named:
             self._after_reading()
         with self._lock:
             self._reach(side, number, call.__name__, after=True)
@@ -501,11 +501,11 @@ class Grace:
             watched.everything = groups is None
             watched.readable = groups or frozenset()
 
-    def read(self, shown: frozenset[str], catalog: Catalog) -> None:
-        """A run has read, and these subscriptions still show something: of the others, it may not have seen all."""
+    def read(self, own: frozenset[str], shown: frozenset[str], catalog: Catalog) -> None:
+        """A run has read, and these show what they showed before: of the others, it may not have seen all."""
         if self._snapshot_at is None:
             return
-        for guid in self._shown - shown:
+        for guid in (self._own - own) | (self._shown - shown):
             self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
 
     def _miss(
@@ -809,7 +809,7 @@ class World:
             tick.kill,
             before_read=meanwhile,
             after_snapshot=self._tell_of_snapshot,
-            after_reading=lambda: self.grace.read(self._shown_subscriptions(), self.sandbox.held()),
+            after_reading=self._tell_of_reading,
         )
         held = {identifier for entities in self.sandbox.held().values() for identifier in entities}
         self.grace.run_begins()
@@ -838,14 +838,16 @@ class World:
     def _tell_of_snapshot(self) -> None:
         rows = self._shown_containers(self.azure_scope)
         own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
-        shown = self._shown_subscriptions()
+        shown = frozenset(guid for guid, _, _ in rows)
         left_out = frozenset(guid for guid, _, _ in self._shown_containers(azure.Scope())) - shown
         groups = frozenset(identifier_of(id_) for _, type_, id_ in rows if type_ == azure.GROUP)
         readable = {SUBSCRIPTIONS[one]: self._readable_groups(one, groups) for one in SUBSCRIPTIONS}
         self.grace.snapshot(self.clock.now(), own, shown, left_out, readable, self.sandbox.held())
 
-    def _shown_subscriptions(self) -> frozenset[str]:
-        return frozenset(guid for guid, _, _ in self._shown_containers(self.azure_scope))
+    def _tell_of_reading(self) -> None:
+        rows = self._shown_containers(self.azure_scope)
+        own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
+        self.grace.read(own, frozenset(guid for guid, _, _ in rows), self.sandbox.held())
 
     def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
         """Subscription, type and id of each subscription and group that Azure shows now."""
