@@ -1,5 +1,6 @@
 """Fixtures for all tests: a sandbox that answers over HTTP, and the product's clients wired to it on one clock."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ settings.register_profile("fast", settings(_UNTIMED, max_examples=60))
 settings.register_profile("thorough", settings(_UNTIMED, max_examples=1000))
 settings.register_profile("soak", settings(_UNTIMED, max_examples=int(os.environ.get("SOAK_HISTORIES", "5000"))))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+# The libraries alone are a million objects that never die: Python's own thresholds spend an eighth of all time on them.
+gc.set_threshold(100_000, 50, 100)
 
 ReaderOf = Callable[..., AzureReader]
 

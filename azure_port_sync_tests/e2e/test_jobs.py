@@ -3,7 +3,7 @@
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
@@ -21,7 +21,6 @@ from azure_port_sync.defs.metadata import links_metadata
 from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
-from azure_port_sync.sandbox.tenant import Tenant
 from azure_port_sync_tests.support.operator import (
     TICK,
     Operator,
@@ -29,7 +28,6 @@ from azure_port_sync_tests.support.operator import (
     failure,
     observed,
     recorded,
-    small_estate,
 )
 
 CHECKS = (
@@ -109,78 +107,11 @@ def test_a_full_sync_finds_what_has_no_record_and_with_force_sends_everything(
     assert forced["unchanged"] == 0
 
 
-Change = Callable[[Tenant, dict[str, str]], object]
-
-
-def _delete_and_recreate(tenant: Tenant, ids: dict[str, str]) -> None:
-    tenant.delete_resource(resource_id=ids["site"])
-    tenant.recreate_resource(resource_id=ids["site"])
-    tenant.tag_resource(resource_id=ids["site"], tags={"reborn": "yes"})
-
-
-def _recreate_and_delete(tenant: Tenant, ids: dict[str, str]) -> None:
-    tenant.delete_resource(resource_id=ids["site"])
-    tenant.recreate_resource(resource_id=ids["site"])
-    tenant.delete_resource(resource_id=ids["site"])
-
-
-def _empty_a_group(tenant: Tenant, ids: dict[str, str]) -> None:
-    tenant.delete_group(group_id=ids["data"])
-    tenant.add_group(subscription_id=ids["prod"], name="data", location="westeurope")
-
-
-CHANGES: dict[str, Change] = {
-    "create a resource": lambda t, ids: t.create_resource(group_id=ids["lab"], type="Microsoft.Web/sites", name="new"),
-    "tag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags={"tier": "gold"}),
-    "untag a resource": lambda t, ids: t.tag_resource(resource_id=ids["sql"], tags=None),
-    "delete a resource": lambda t, ids: t.delete_resource(resource_id=ids["site"]),
-    "delete and recreate a resource": _delete_and_recreate,
-    "recreate and delete a resource": _recreate_and_delete,
-    "move a resource to another group": lambda t, ids: t.move_resource(resource_id=ids["sql"], group_id=ids["web"]),
-    "move a resource to another subscription": lambda t, ids: t.move_resource(
-        resource_id=ids["sql"], group_id=ids["lab"]
-    ),
-    "create an empty group": lambda t, ids: t.add_group(
-        subscription_id=ids["dev"], name="New [1]", location="westeurope", tags={"q": 'say "x"'}
-    ),
-    "create a group with a resource": lambda t, ids: t.create_resource(
-        group_id=t.add_group(subscription_id=ids["dev"], name="new", location="westeurope"),
-        type="Microsoft.Web/sites",
-        name="in it",
-    ),
-    "retag a group": lambda t, ids: t.retag_group(group_id=ids["web"], tags={"Env": "prod", "名": "値"}),
-    "delete a group with all in it": lambda t, ids: t.delete_group(group_id=ids["web"]),
-    "delete a group and create it again, empty": _empty_a_group,
-    "rename a subscription": lambda t, ids: t.rename_subscription(subscription_id=ids["prod"], name="Prod · EU"),
-    "retag a subscription": lambda t, ids: t.retag_subscription(subscription_id=ids["prod"], tags={"x": "y"}),
-    "add a subscription with content": lambda t, ids: t.create_resource(
-        group_id=t.add_group(subscription_id=t.add_subscription(name="Third"), name="g", location="westeurope"),
-        type="Microsoft.Web/sites",
-        name="far",
-    ),
-}
-
-
-def test_each_kind_of_change_is_in_the_catalog_after_one_tick(operator: Operator) -> None:
-    """Each in a tick and an estate of its own, so that none is found with the help of another."""
-    estates = {name: small_estate(operator.sandbox) for name in CHANGES}
-    operator.sync()
-    for name, change in CHANGES.items():
-        change(operator.sandbox.tenant, estates[name])
-        assert operator.sandbox.compare().sentences() != [], name
-        operator.sync()
-        assert operator.sandbox.compare().sentences() == [], name
-
-    assert operator.sync()["accepted"] == 0
-
-
-def test_a_vanished_subscription_keeps_its_entities_for_a_day_and_is_read_again_when_it_is_back(
+def test_a_vanished_subscription_is_shown_with_how_long_its_entities_stay(
     operator: Operator, estate: dict[str, str]
 ) -> None:
-    """What changed while access was lost has no change record in any later window."""
-    tenant = operator.sandbox.tenant
     operator.sync()
-    tenant.lose_subscription(subscription_id=estate["dev"])
+    operator.sandbox.tenant.lose_subscription(subscription_id=estate["dev"])
 
     result = operator.run()
 
@@ -190,11 +121,6 @@ def test_a_vanished_subscription_keeps_its_entities_for_a_day_and_is_read_again_
         failed_checks(result)["subscriptions_present"],
     )
     assert recorded(result)["in_grace_period"] == 3
-    tenant.create_resource(group_id=estate["lab"], type="Microsoft.Web/sites", name="meanwhile")
-    operator.clock.sleep(timedelta(days=1).total_seconds())
-    operator.settles()
-    tenant.regain_subscription(subscription_id=estate["dev"])
-    operator.settles()
 
 
 def test_an_identity_that_sees_nothing_empties_no_catalog(operator: Operator, estate: dict[str, str]) -> None:
@@ -217,38 +143,6 @@ def test_more_than_one_page_of_changes_in_one_window(operator: Operator, estate:
     figures = operator.sync()
 
     assert figures["records_read"] == figures["upserts"] == figures["accepted"] == 1234
-    assert operator.sandbox.compare().sentences() == []
-
-
-def test_a_record_that_is_published_late_is_not_lost(operator: Operator, estate: dict[str, str]) -> None:
-    """The window of the script that we replace ends before the record appears."""
-    operator.sandbox.tenant.set_delays(record_delay=[280, 300])
-    operator.sync()
-    operator.clock.sleep(TICK.total_seconds() - 60)
-    operator.sandbox.tenant.create_resource(group_id=estate["lab"], type="Microsoft.Web/sites", name="late")
-    operator.clock.sleep(-TICK.total_seconds() + 60)
-    assert operator.sync()["accepted"] == 0
-
-    operator.settles()
-
-
-def test_a_long_pause_is_caught_up_and_one_beyond_the_records_turns_the_run_full(
-    operator: Operator, estate: dict[str, str]
-) -> None:
-    operator.sync()
-    operator.sandbox.tenant.delete_resource(resource_id=estate["vm"])
-    operator.clock.sleep(timedelta(days=6).total_seconds())
-
-    figures = operator.sync()
-    assert figures["mode"] == "incremental"
-    assert figures["window_minutes"] > timedelta(days=6) / timedelta(minutes=1)
-    assert operator.sandbox.compare().sentences() == []
-
-    operator.sandbox.tenant.delete_resource(resource_id=estate["site"])
-    operator.clock.sleep(timedelta(days=20).total_seconds())
-
-    figures = operator.sync()
-    assert figures["mode_reason"] == "the watermark is older than 7 days"
     assert operator.sandbox.compare().sentences() == []
 
 
@@ -482,22 +376,12 @@ def _remembered(operator: Operator) -> list[str]:
         return list(connection.iterdump())
 
 
-def _a_new_group(operator: Operator, estate: dict[str, str]) -> None:
+def test_a_dry_run_shows_and_sends_and_remembers_nothing(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
     tenant = operator.sandbox.tenant
     tenant.create_resource(tenant.add_group(estate["prod"], "new", "westeurope"), "microsoft.web/sites", "x")
-
-
-def _a_delete_and_a_vanished_subscription(operator: Operator, estate: dict[str, str]) -> None:
-    operator.sandbox.tenant.delete_resource(resource_id=estate["site"])
-    operator.sandbox.tenant.lose_subscription(subscription_id=estate["dev"])
-
-
-@pytest.mark.parametrize("change", [_a_new_group, _a_delete_and_a_vanished_subscription])
-def test_a_dry_run_shows_and_sends_and_remembers_nothing(
-    operator: Operator, estate: dict[str, str], change: Callable[[Operator, dict[str, str]], None]
-) -> None:
-    operator.sync()
-    change(operator, estate)
+    tenant.delete_resource(resource_id=estate["site"])
+    tenant.lose_subscription(subscription_id=estate["dev"])
     before, remembered, events = operator.sandbox.held(), _remembered(operator), operator.sandbox.port.events
 
     for mode in ("incremental", "full"):
@@ -505,7 +389,8 @@ def test_a_dry_run_shows_and_sends_and_remembers_nothing(
 
         assert result.success
         shown = observed(result)
-        assert shown["upserts"] + shown["deletes"] >= 1
+        assert shown["upserts"] >= 1
+        assert shown["deletes"] >= 1
         assert shown["newest_operations"].records
         assert not result.asset_materializations_for_node("azure_change_set")
         assert [event.step_key for event in result.all_events if event.is_step_skipped] == ["port_deliveries"]
