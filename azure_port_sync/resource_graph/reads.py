@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from azure_port_sync.core.entities import observed_subscription
@@ -37,6 +38,10 @@ class AzureReader:
         self.graph = graph
         self.scope = scope
         self._batch_size = batch_size
+
+    def now(self) -> datetime:
+        """Return the time by Azure's clock."""
+        return self.graph.now()
 
     def of_types(self, resource_types: Collection[str]) -> "AzureReader":
         """Return a reader of the part of the scope that is of these (lower-case) types."""

@@ -148,7 +148,6 @@ class ResourceGraph:
             return JSONResponse({"error": {"code": "InternalServerError", "message": message}}, status_code=500)
         allowed, headers = self.quota.take()
         headers["x-ms-correlation-request-id"] = str(uuid.uuid4())
-        headers["Date"] = format_datetime(self._clock.now(), usegmt=True)
         if not allowed:
             return self._error(_ServiceError(429, "RateLimiting", _detail("RateLimiting", _THROTTLED)), headers)
         self.requests += 1
@@ -156,7 +155,7 @@ class ResourceGraph:
             content = await run_in_threadpool(self._answer, await request.body())
         except _ServiceError as error:
             return self._error(error, headers)
-        return Response(content, media_type="application/json", headers=headers)
+        return Response(content, media_type="application/json", headers=self._dated(headers))
 
     def _answer(self, body: bytes) -> bytes:
         self.before_answer()
@@ -186,7 +185,10 @@ class ResourceGraph:
             f"correlationId = {headers['x-ms-correlation-request-id']}."
         )
         error = {"code": refused.code, "message": message, "details": list(refused.details)}
-        return JSONResponse({"error": error}, status_code=refused.status, headers=dict(headers))
+        return JSONResponse({"error": error}, status_code=refused.status, headers=self._dated(headers))
+
+    def _dated(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
 
 
 def _body(result: Result, asked: _Question) -> bytes:
