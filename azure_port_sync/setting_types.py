@@ -14,7 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, field_validator
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+from azure_port_sync.core.identity import GUID
+
 _RESOURCE_TYPE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)+", re.IGNORECASE)
 _EXTRA_COLUMN = re.compile(r"(sku|kind|plan|properties|identity|zones|extendedLocation|managedBy)(\.\w[\w-]*)*")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -45,7 +46,7 @@ def _each(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
 
 
 JsonList = Annotated[tuple[str, ...], BeforeValidator(_parse_json)]
-SubscriptionIds = Annotated[JsonList, _each(_GUID, "a subscription id")]
+SubscriptionIds = Annotated[JsonList, _each(GUID, "a subscription id")]
 ResourceTypes = Annotated[JsonList, _each(_RESOURCE_TYPE, "a resource type")]
 ExtraColumns = Annotated[JsonList, _each(_EXTRA_COLUMN, "a column of a resource that is not sent already")]
 

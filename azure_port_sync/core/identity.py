@@ -14,6 +14,9 @@ from collections.abc import Iterable
 #: Port's limit for an entity identifier (Port's OpenAPI specification).
 MAX_IDENTIFIER_LENGTH = 1000
 
+#: The form of a subscription's id; Azure refuses a whole query that names one of another form.
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 _NOTHING_TO_ESCAPE = re.compile(r"[a-z0-9@_.+:\\/ -]*").fullmatch
 _PLAIN_IDENTIFIER = re.compile(r"[a-z0-9@_.+:\\/=-]+").fullmatch
 _SAFE = frozenset("0123456789@_.+:\\/- ")

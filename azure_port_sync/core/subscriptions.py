@@ -4,7 +4,7 @@ A subscription vanishes when it is deleted, but also when a role assignment laps
 difference. So what vanished keeps its entities for a day, counted from the first run that missed it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -47,14 +47,18 @@ class Subscriptions:
             id_ for id_, seen in self.seen.items() if seen.missing_since is None and id_ not in self.in_grace
         )
 
-    def without(self, silent: Collection[str], now: datetime) -> "Subscriptions":
-        """Return the same, where these subscriptions have stopped answering while the run was reading.
+    def without(self, deleted: Iterable[str], silent: Collection[str], now: datetime) -> "Subscriptions":
+        """Return the same, after the run has read more.
 
-        What was read of them may not be whole, so they get grace, and are inventoried when they are back.
+        Those that Azure has a Delete record of are forgotten. Others have stopped answering meanwhile: what was read of
+        them may not be whole, so they get grace, and are inventoried when they are back.
         """
+        gone = set(deleted)
         lost = {id_: self.seen[id_]._replace(inventoried=False, missing_since=now) for id_ in silent}
+        seen = {id_: state for id_, state in (self.seen | lost).items() if id_ not in gone}
         grace = dict.fromkeys(silent, now + GRACE) | self.in_grace
-        return replace(self, seen=self.seen | lost, in_grace=grace, silent=frozenset(silent))
+        in_grace = {id_: until for id_, until in grace.items() if id_ not in gone}
+        return replace(self, seen=seen, in_grace=in_grace, silent=frozenset(silent) - gone)
 
 
 def lately_lost(remembered: Mapping[str, SubscriptionState], shown: Mapping[str, bool], now: datetime) -> list[str]:

@@ -133,13 +133,11 @@ def azure_change_set(
     azure: AzureResource,
     port: PortResource,
     state: StateResource,
-    clock: dg.ResourceParam[Clock],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     with user_facing_errors():
         change_set, stats = decide_changes(
             azure.reader,
             state.store,
-            clock,
             target=target_name(azure.tenant(), port.destination),
             run=context.run.run_id,
             snapshot=concat([azure_subscriptions, azure_resource_groups], OBSERVATION),

@@ -392,7 +392,7 @@ def _facts(
         subscriptions=subscriptions,
         pending=pending,
         no_longer_pending=waited[~still_waiting].tolist(),
-        deleted=decided[is_delete],
+        deleted=decided[is_delete & (decided["kind"] == Kind.RESOURCE)],  # of containers, every run reads all rows
         held=decisions.held,
         conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
         released=sorted(quarantined.difference(entities(change_set), entities(decisions.unresolved)))

@@ -77,9 +77,10 @@ class Survey:
         whole, partly = asked & self.containers.whole, asked - self.containers.whole
         silent = whole - self.reader.readable(whole, whole=True)
         silent |= partly - self.reader.readable(partly)
-        if silent:
-            subscriptions = self.containers.subscriptions.without(silent, self.now)
-            self.containers = replace(self.containers, subscriptions=subscriptions)
+        found = self.candidates
+        deleted = found[(found["kind"] == Kind.SUBSCRIPTION) & (found["change_type"] == DELETE_RECORD)]
+        subscriptions = self.containers.subscriptions.without(deleted["subscription_id"], silent, self.now)
+        self.containers = replace(self.containers, subscriptions=subscriptions)
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -220,6 +221,13 @@ def _changes(survey: Survey) -> Iterator[Read]:
 CHANGES = "change records"
 
 
+def _container_changes(survey: Survey) -> Iterator[Read]:
+    """The change records of containers that are not shown: a Delete record is the evidence that absence is not."""
+    result = survey.reader.container_changes(survey.plan.window)
+    is_shown = result.frame["identifier"].isin(survey.containers.frame["identifier"])
+    yield Read("container change records", replace(result, frame=result.frame[~is_shown]))
+
+
 def _later_changes(survey: Survey) -> Iterator[Read]:
     """The records since then of resources whose past record says nothing of a row: it may have been overtaken."""
     found = survey.candidates
@@ -333,11 +341,12 @@ STRATEGIES: Mapping[Mode, Sequence[Observer]] = {
         _held,
         _quarantined,
         _changes,
+        _container_changes,
         _parents,
         _tombstoned,
         _absent,
     ),
-    Mode.FULL: (_snapshot, _inventory, _pending, _changes, _parents, _tombstoned, _absent),
+    Mode.FULL: (_snapshot, _inventory, _pending, _changes, _container_changes, _parents, _tombstoned, _absent),
     Mode.PARTIAL: (_snapshot, _selection, _parents, _tombstoned, _absent),
     Mode.BACKFILL: (_snapshot, _changes, _later_changes, _parents, _tombstoned, _absent),
 }

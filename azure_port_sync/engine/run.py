@@ -36,7 +36,6 @@ _NOT_REBUILT = (
 def decide_changes(
     reader: AzureReader,
     store: StateStore,
-    clock: Clock,
     *,
     target: str,
     run: str,
@@ -52,7 +51,7 @@ def decide_changes(
     (for a sink whose answers say no more than that it was accepted). `catalog` reads what Port holds, where there are
     credentials for it. A dry run writes nothing.
     """
-    now = clock.now()
+    now = reader.now()
     state, rebuild = _target_state(store, target, request, catalog)
     run_plan = plan(
         target=target,
@@ -166,7 +165,6 @@ def sync_once(
     change_set, stats = decide_changes(
         reader,
         store,
-        clock,
         target=target,
         run=run,
         snapshot=read_snapshot(reader).frame,

@@ -16,7 +16,8 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any
 
@@ -29,6 +30,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.errors import AzureError
 from azure_port_sync.resource_graph.failures import (
     Failure,
     Treatment,
@@ -51,6 +53,13 @@ DEADLINE = timedelta(minutes=5)
 #: The operation "Resources" (github.com/Azure/azure-rest-api-specs, specification/resourcegraph, stable/2021-03-01).
 _PATH = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
 
+#: A query that costs next to nothing, for the `Date` of its answer.
+_CHEAP_QUERY = "resourcecontainers | take 1"
+
+#: The grain of a `Date` header (RFC 9110, 5.6.7).
+_GRAIN = timedelta(seconds=1)
+
+_NOTABLE_SKEW = timedelta(minutes=1)
 _LONGEST_BACKOFF_SECONDS = 30.0
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -122,12 +131,29 @@ class ResourceGraph:
         self._deadline = deadline
         self._limiter = QuotaLimiter(clock)
         self._lock = threading.Lock()
+        self._skew: timedelta | None = None
+        self._skew_was_logged = False
         self.usage = Usage()
 
     @property
     def throttled_seconds(self) -> float:
         """Seconds that requests have waited for the quota."""
         return self._limiter.waited_seconds
+
+    @property
+    def skew(self) -> timedelta:
+        """How far this machine's clock is ahead of Azure's, to a second; zero before the first answer."""
+        return self._skew or timedelta(0)
+
+    def now(self) -> datetime:
+        """Return the time by Azure's clock, in which its records are dated; sends a query if none was answered yet."""
+        if self._skew is None:
+            try:
+                self.query(_CHEAP_QUERY, QueryScope())
+            except AzureError:
+                if self._skew is None:  # a refusal has its `Date` as well
+                    raise
+        return self.clock.now() - self.skew
 
     def close(self) -> None:
         self._client.close()
@@ -168,9 +194,11 @@ class ResourceGraph:
         self._limiter.acquire()
         with self._lock:
             self.usage.requests += 1
+        sent = self.clock.now()
         try:
             answer = self._client.send_request(request)
             headers = answer.headers
+            self._compare_clocks(headers, sent)
         except _SignInError as error:
             return sign_in_failure(error.inner)
         except exceptions.AzureError as error:
@@ -178,6 +206,31 @@ class ResourceGraph:
         finally:
             self._limiter.answered(headers)
         return _response(answer) or query_failure(answer.status_code, answer.headers, answer.content)
+
+    def _compare_clocks(self, headers: Mapping[str, str], sent: datetime) -> None:
+        """Take in the `Date` of an answer of Resource Graph, which tells the quota in each; a proxy may be elsewhen.
+
+        It was written between `sent` and now, up to a second after what it says. Of the skews for which that can be,
+        the smallest counts.
+        """
+        if "x-ms-user-quota-remaining" not in headers:
+            return
+        try:
+            date = parsedate_to_datetime(headers.get("Date", ""))
+            most, least = self.clock.now() - date, sent - date - _GRAIN
+        except (ValueError, TypeError):
+            return
+        with self._lock:
+            self._skew = max(least, min(most, timedelta(0)))
+            is_news = abs(self._skew) > _NOTABLE_SKEW and not self._skew_was_logged
+            self._skew_was_logged |= is_news
+        if is_news:
+            logger.warning(
+                "This machine's clock is %s %s Azure's; change records are read by Azure's. Set the machine's clock "
+                "(NTP): Port, and the tokens of both, go by it.",
+                timedelta(seconds=round(abs(self._skew).total_seconds())),
+                "ahead of" if self._skew > timedelta(0) else "behind",
+            )
 
 
 class _SignInError(Exception):

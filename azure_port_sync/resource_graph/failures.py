@@ -26,7 +26,7 @@ class Treatment(StrEnum):
 
     RETRY = "retry"  # with growing waits until the deadline
     SPLIT = "split"  # its rows are more bytes than Azure sends at once: ask for them in parts
-    NO_ACCESS = "no access"  # an answer to the question which subscriptions can be read; otherwise as CONFIGURATION
+    NO_ACCESS = "no access"  # of subscriptions that a request names, an answer: no rows; otherwise as CONFIGURATION
     CONFIGURATION = "configuration"  # a person has to change something
     FATAL = "fatal"  # nothing that a setting could change
 
@@ -65,6 +65,12 @@ _NO_IDENTITY = (
     "AZURE_CLIENT_SECRET, or give the machine an identity."
 )
 _NO_ACCESS = f"Azure does not let this principal read: {{reason}}. {_READER}"
+_FORBIDDEN = f"Azure could not be asked: the answer was {{seen}}. If it is Azure's: {_READER} If it is not: {_PROXY}"
+_NO_SUCH_GROUP = (
+    "Azure does not know the management groups that AZURE_MANAGEMENT_GROUPS names: {reason}. Write their ids, which "
+    "are not their display names, and check that they are of this tenant."
+)
+_NO_SUCH_SUBSCRIPTION = "Azure does not take the subscription ids of a query: {reason}. Check AZURE_SUBSCRIPTION_IDS."
 _TOO_MANY = (
     "Azure Resource Graph left subscriptions out, because there are more than one query may span. Name them in "
     "AZURE_SUBSCRIPTION_IDS, or set narrower AZURE_MANAGEMENT_GROUPS."
@@ -87,13 +93,16 @@ RETRY, SPLIT, NO_ACCESS, CONFIGURATION, FATAL = Treatment
 FAILURES = (
     Row(r"query 400 .*ResponsePayloadTooLarge", SPLIT, _REFUSED),
     Row(r"query 400 .*NoValidSubscriptionsInQueryRequest", NO_ACCESS, _NO_ACCESS),
+    Row(r"query 400 .*ManagementGroupsContainInvalidIds", CONFIGURATION, _NO_SUCH_GROUP),
+    Row(r"query 400 .*SubscriptionsContainInvalidGuids", CONFIGURATION, _NO_SUCH_SUBSCRIPTION),
     Row(r"query 400 .*TooManySubscriptionsUnderScope", CONFIGURATION, f"{_TOO_MANY} (Azure said: {{reason}})"),
     Row(r"query 200 partial scope", CONFIGURATION, _TOO_MANY),
-    Row(r"query (200|408|429|5..) page", RETRY, _KEPT_OUT),
+    Row(r"query (200 empty|(200|408|429|5..) page)", RETRY, _KEPT_OUT),
     Row(r"query (407|... page)", CONFIGURATION, _SHUT_OUT),
     Row(r"query (200|408|429|5..)", RETRY, _KEPT_FAILING),
     Row(r"query 401", CONFIGURATION, _CREDENTIALS),
-    Row(r"query 403", NO_ACCESS, _NO_ACCESS),
+    Row(r"query 403 error", NO_ACCESS, _NO_ACCESS),
+    Row(r"query 403", CONFIGURATION, _FORBIDDEN),
     Row(r"query 3..", CONFIGURATION, f"Azure could not be asked: the answer was {{seen}}. {_NETWORK}"),
     Row(r"query", FATAL, _REFUSED),
     Row(r"(network|sign-in) .*CERTIFICATE", CONFIGURATION, f"Azure could not be reached: {{reason}}. {_NETWORK}"),

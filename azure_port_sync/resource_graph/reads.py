@@ -1,7 +1,8 @@
 """The reads that a run makes, each giving observations: the snapshot, the inventory, the change records."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from azure_port_sync.core.scope import Scope
@@ -34,6 +35,10 @@ class AzureReader:
         self.graph = graph
         self.scope = scope
         self._batch_size = batch_size
+
+    def now(self) -> datetime:
+        """Return the time by Azure's clock."""
+        return self.graph.now()
 
     def of_types(self, resource_types: Collection[str]) -> "AzureReader":
         """Return a reader of the part of the scope that is of these (lower-case) types."""
@@ -87,16 +92,9 @@ class AzureReader:
         asked = _distinct(subscriptions)
         if anywhere:
             shares = [Part(kql.readable(some), QueryScope()) for some in _batches(asked)]
-            responses = self._responses(shares, self.graph.query)
         else:
-            responses = self._responses(self._within(asked, kql.readable(whole=whole)), self._query_if_readable)
-        return {row["id"] for response in responses for row in response.rows}
-
-    def _query_if_readable(self, query: str, scope: QueryScope) -> Response:
-        try:
-            return self.graph.query(query, scope)
-        except NoAccessError:  # raised only when none of the subscriptions that a request names can be read
-            return Response([], 0, complete=True)
+            shares = self._within(asked, kql.readable(whole=whole))
+        return {row["id"] for response in self._responses(shares) for row in response.rows}
 
     def _everywhere(self, queries: Iterable[Query]) -> list[Part]:
         """Each query over all that is in scope."""
@@ -111,14 +109,26 @@ class AzureReader:
 
     def _read(self, shares: Sequence[Part], *, changes: bool = False) -> ReadResult:
         return read_rows(
-            self._responses(shares, self.graph.query),
+            self._responses(shares),
             changes=changes,
             extra_columns=self.scope.extra_columns,
             query=str(shares[0].query) if shares else "",
         )
 
-    def _responses(self, shares: Sequence[Part], ask: Callable[[str, QueryScope], Response]) -> Iterator[Response]:
-        return read_in_parts(ask, shares, clock=self.graph.clock, max_rows=self.graph.max_rows)
+    def _responses(self, shares: Sequence[Part]) -> Iterator[Response]:
+        return read_in_parts(self._query, shares, clock=self.graph.clock, max_rows=self.graph.max_rows)
+
+    def _query(self, query: str, scope: QueryScope) -> Response:
+        """Ask Azure. Subscriptions of which not one can be read have no rows, as one beside others that can has none.
+
+        Whoever needs to know that a subscription was lost and is not empty asks which are `readable`.
+        """
+        try:
+            return self.graph.query(query, scope)
+        except NoAccessError:
+            if scope.subscriptions is None:
+                raise
+            return Response([], 0, complete=True)
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

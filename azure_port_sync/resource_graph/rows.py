@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row
-from azure_port_sync.core.identity import containers_of
+from azure_port_sync.core.identity import GUID, containers_of
 from azure_port_sync.core.rows import OBSERVATION, concat, to_frame
 from azure_port_sync.resource_graph.client import Response
 
@@ -115,7 +115,7 @@ def _objection(row: Any, *, changes: bool) -> str | None:
     if shown and row.get("inScope") is None:
         return "it does not say whether it is in scope"
     subscription_id, _ = containers_of(row["id" if shown else "targetId"])
-    return None if subscription_id else "it lies in no subscription"
+    return None if GUID.fullmatch(subscription_id) else "it lies in no subscription"
 
 
 def _observation(row: dict[str, Any], extra_columns: Sequence[str], *, changes: bool) -> dict[str, Any]:

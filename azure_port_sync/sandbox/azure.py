@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import threading
 import uuid
 from collections import deque
@@ -35,6 +36,11 @@ QUOTA, QUOTA_WINDOW = 15, timedelta(seconds=5)
 MAX_SUBSCRIPTIONS = 1000
 MAX_ROWS = 1000
 MAX_PAYLOAD = 16 * 1024 * 1024
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+#: 1 to 90 letters, digits, underscores, hyphens, parentheses and periods (learn.microsoft.com/azure/azure-resource-manager/
+#: management/resource-name-rules, Microsoft.Management).
+_MANAGEMENT_GROUP = re.compile(r"[\w().-]{1,90}", re.ASCII)
 
 _CLUSTER = "https://arg-neu-sandbox-sf.arg.core.windows.net"
 
@@ -121,7 +127,8 @@ class ResourceGraph:
     """`POST /providers/Microsoft.ResourceGraph/resources`.
 
     `requests` counts those that were answered with rows or with an error of the query, not those that were throttled.
-    `before_answer` is called before each of them: what a test lets happen between two requests.
+    `before_answer` is called before each of them: what a test lets happen between two requests. With `names_no_access`
+    a request that can read nothing gets the 400 that some tenants report, in place of 403 or no rows.
     """
 
     def __init__(self, tenant: Tenant, clock: SandboxClock, authority: Authority, quota: Quota) -> None:
@@ -137,6 +144,7 @@ class ResourceGraph:
         self.requests = 0
         self.rows = 0
         self.before_answer: Callable[[], object] = lambda: None
+        self.names_no_access = False
         self.quota.clear()
 
     async def resources(self, request: Request) -> Response:
@@ -148,7 +156,6 @@ class ResourceGraph:
             return JSONResponse({"error": {"code": "InternalServerError", "message": message}}, status_code=500)
         allowed, headers = self.quota.take()
         headers["x-ms-correlation-request-id"] = str(uuid.uuid4())
-        headers["Date"] = format_datetime(self._clock.now(), usegmt=True)
         if not allowed:
             return self._error(_ServiceError(429, "RateLimiting", _detail("RateLimiting", _THROTTLED)), headers)
         self.requests += 1
@@ -156,7 +163,7 @@ class ResourceGraph:
             content = await run_in_threadpool(self._answer, await request.body())
         except _ServiceError as error:
             return self._error(error, headers)
-        return Response(content, media_type="application/json", headers=headers)
+        return Response(content, media_type="application/json", headers=self._dated(headers))
 
     def _answer(self, body: bytes) -> bytes:
         self.before_answer()
@@ -173,11 +180,19 @@ class ResourceGraph:
         return content
 
     def _check_access(self, scope: Scope) -> None:
-        groups = scope.management_groups
-        if scope.subscriptions is not None and not self._tenant.readable_subscriptions(scope):
+        groups, subscriptions = scope.management_groups, scope.subscriptions
+        if invalid := [name for name in subscriptions or () if not _GUID.fullmatch(name)]:
+            raise _bad_request("SubscriptionsContainInvalidGuids", _INVALID_GUIDS, invalid)
+        if invalid := [name for name in groups or () if not _MANAGEMENT_GROUP.fullmatch(name)]:
+            raise _bad_request("ManagementGroupsContainInvalidIds", _INVALID_GROUPS, invalid)
+        if subscriptions is not None and not self._tenant.readable_subscriptions(scope):
+            if self.names_no_access:
+                raise _bad_request("NoValidSubscriptionsInQueryRequest", _NO_VALID_SUBSCRIPTIONS, subscriptions)
             raise _ServiceError(403, "AccessDenied", _detail("AccessDenied", _DENIED))
         if groups is not None and not self._tenant.existing_management_groups(groups):
             raise _ServiceError(403, "AccessDenied", _detail("AccessDenied", _DENIED))
+        if scope == Scope() and self.names_no_access and not self._tenant.readable_subscriptions(scope):
+            raise _bad_request("NoValidSubscriptionsInQueryRequest", _NO_VALID_SUBSCRIPTIONS, ())
 
     def _error(self, refused: _ServiceError, headers: Mapping[str, str]) -> Response:
         now = self._clock.now()
@@ -186,7 +201,10 @@ class ResourceGraph:
             f"correlationId = {headers['x-ms-correlation-request-id']}."
         )
         error = {"code": refused.code, "message": message, "details": list(refused.details)}
-        return JSONResponse({"error": error}, status_code=refused.status, headers=dict(headers))
+        return JSONResponse({"error": error}, status_code=refused.status, headers=self._dated(headers))
+
+    def _dated(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
 
 
 def _body(result: Result, asked: _Question) -> bytes:
@@ -211,6 +229,11 @@ _INVALID_QUERY = (
 )
 # As reported in github.com/Azure/azure-sdk-for-java/issues/29924.
 _DENIED = "Access is denied to the requested resource. The user might not have enough permission."
+# As reported in github.com/Azure/aztfexport/issues/331.
+_NO_VALID_SUBSCRIPTIONS = "There must be at least one subscription that is eligible to contain resources. Given: '{}'."
+# The codes are on record, the wording of these two is not.
+_INVALID_GUIDS = "The subscriptions contain invalid GUIDs. Given: '{}'."
+_INVALID_GROUPS = "The management groups contain invalid ids. Given: '{}'."
 _TOO_LARGE = (
     f"Response payload size is {{}}, and has exceeded the limit of {MAX_PAYLOAD}. Please consider querying less "
     "data at a time and make paginated call if needed."
@@ -224,6 +247,10 @@ def _detail(code: str, message: str) -> dict[str, Any]:
 def _bad(message: str) -> _ServiceError:
     # The refusals of a malformed request are not on record; their status and shape are, their wording is not.
     return _ServiceError(400, "BadRequest", _detail("InvalidRequest", message))
+
+
+def _bad_request(code: str, message: str, names: Sequence[str]) -> _ServiceError:
+    return _ServiceError(400, "BadRequest", _detail(code, message.format(",".join(names))))
 
 
 def _read(body: bytes) -> _Question:

@@ -136,7 +136,6 @@ class Scene:
         change_set, _ = decide_changes(
             self.reader,
             store,
-            self.clock,
             target=TARGET,
             run="second",
             snapshot=read_snapshot(self.reader).frame,

@@ -51,6 +51,18 @@ _QUERIES: list[tuple[int, bytes, Treatment, tuple[str, ...]]] = [
     (400, _json(("NoValidSubscriptionsInQueryRequest", _NO_VALID)), Treatment.NO_ACCESS, ("eligible", *_ROLE)),
     (
         400,
+        _json(("ManagementGroupsContainInvalidIds", "The ids are invalid: 'a b'.")),
+        Treatment.CONFIGURATION,
+        ("'a b'", "AZURE_MANAGEMENT_GROUPS", "display names"),
+    ),
+    (
+        400,
+        _json(("SubscriptionsContainInvalidGuids", "The GUIDs are invalid: 'a'.")),
+        Treatment.CONFIGURATION,
+        ("'a'", "AZURE_SUBSCRIPTION_IDS"),
+    ),
+    (
+        400,
         _json(("TooManySubscriptionsUnderScope", "exceeded the allowed limit 18000")),
         Treatment.CONFIGURATION,
         ("allowed limit 18000", "AZURE_SUBSCRIPTION_IDS", "AZURE_MANAGEMENT_GROUPS"),
@@ -66,7 +78,7 @@ _QUERIES: list[tuple[int, bytes, Treatment, tuple[str, ...]]] = [
     (400, b'{"error": "x"}', Treatment.FATAL, ("400 with a body that is not Azure's",)),
     (401, _json(code="InvalidAuthenticationToken"), Treatment.CONFIGURATION, _PRINCIPAL),
     (403, _json(code="AccessDenied"), Treatment.NO_ACCESS, _ROLE),
-    (403, b"", Treatment.NO_ACCESS, _ROLE),
+    *((403, body, Treatment.CONFIGURATION, (*_ROLE, *_PROXY)) for body in (b"", b"Forbidden", b'{"error": "x"}')),
     (404, b"", Treatment.FATAL, ("404",)),
     (302, b"", Treatment.CONFIGURATION, ("302", *_NETWORK)),
     *(
@@ -75,7 +87,8 @@ _QUERIES: list[tuple[int, bytes, Treatment, tuple[str, ...]]] = [
     ),
     (407, b"", Treatment.CONFIGURATION, ("407", *_PROXY)),
     *((status, _PAGE, Treatment.RETRY, (f"{status} with a web page", *_PROXY)) for status in (200, 408, 429, 502)),
-    *((status, b"", Treatment.RETRY, (f"{status}", "next run")) for status in (200, 408, 429, 500, 502, 503, 504, 530)),
+    (200, b"", Treatment.RETRY, ("200 with an empty body", *_PROXY)),
+    *((status, b"", Treatment.RETRY, (f"{status}", "next run")) for status in (408, 429, 500, 502, 503, 504, 530)),
     (429, _json(("RateLimiting", "throttled")), Treatment.RETRY, ("429 (RateLimiting)", "next run")),
     (200, b'{"data": [', Treatment.RETRY, ("200 with a body that is not Azure's", "next run")),
 ]

@@ -66,6 +66,7 @@ def _observed(*rows: Any, changes: bool = False) -> tuple[ReadResult, pd.DataFra
         ({**_ROW, "id": ["/subscriptions/a"]}, "it has no id"),
         ({**_ROW, "id": "/providers/Microsoft.Web/sites/Shop"}, "/providers/Microsoft.Web/sites/Shop: it lies in no"),
         ({**_ROW, "id": "Shop"}, "Shop: it lies in no subscription"),
+        ({**_ROW, "id": "/subscriptions/x/resourceGroups/y"}, "/resourceGroups/y: it lies in no subscription"),
         ({**_ROW, "type": None}, f"{_ID}: it has no type"),
         ({**_ROW, "inScope": None}, f"{_ID}: it does not say whether it is in scope"),
         (None, "null: it is no object"),
@@ -241,7 +242,12 @@ def _sorted(frame: pd.DataFrame) -> list[dict[str, Any]]:
 # -- over HTTP --------------------------------------------------------------------------------------------------------
 
 _WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), NOW)
-_SUBSCRIPTION = {**_ROW, "id": "/subscriptions/s", "name": "one", "type": "microsoft.resources/subscriptions"}
+_SUBSCRIPTION = {
+    **_ROW,
+    "id": _GROUP.partition("/resourceGroups")[0],
+    "name": "one",
+    "type": "microsoft.resources/subscriptions",
+}
 
 
 def test_duplicates_and_odd_rows_stop_nothing(sandbox: Sandbox, reader: AzureReader) -> None:
@@ -260,6 +266,6 @@ def test_duplicates_and_odd_rows_stop_nothing(sandbox: Sandbox, reader: AzureRea
     assert [inventory.unreadable, changes.unreadable, snapshot.unreadable] == [1, 0, 0]
     assert any("it has no id" in sample for sample in inventory.samples)
     assert inventory.samples[1].lower() == f"{_ID}: 2 rows of one id".lower()
-    assert snapshot.samples == ("/subscriptions/s: 2 rows of one id",)
+    assert snapshot.samples == (f"{_SUBSCRIPTION['id']}: 2 rows of one id",)
     assert list(inventory.frame.columns) == OBSERVATION.names
     assert reader.graph.usage.requests == 3

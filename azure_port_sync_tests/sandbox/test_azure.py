@@ -378,6 +378,23 @@ def test_lost_subscription_is_silently_missing_or_denied(azure: Azure) -> None:
     assert {row["subscriptionId"] for row in azure.rows("resourcechanges")} == {kept, lost}
 
 
+@pytest.mark.parametrize(
+    ("scope", "code"),
+    [
+        ({"subscriptions": ["production"]}, "SubscriptionsContainInvalidGuids"),
+        ({"management_groups": ["Contoso root"]}, "ManagementGroupsContainInvalidIds"),
+        ({"subscriptions": ["00000000-0000-0000-0000-000000000000"]}, "NoValidSubscriptionsInQueryRequest"),
+        ({}, "NoValidSubscriptionsInQueryRequest"),
+    ],
+    ids=str,
+)
+def test_scopes_that_are_refused_by_name(azure: Azure, scope: dict[str, Any], code: str) -> None:
+    azure.graph.names_no_access = True
+    with pytest.raises(HttpResponseError) as caught:
+        azure.ask("resources", **scope)
+    assert (caught.value.status_code, details(caught.value)) == (400, [code])
+
+
 def test_reader_on_one_group_sees_only_that_group(azure: Azure) -> None:
     tenant = azure.tenant
     subscription = tenant.add_subscription("Shared")

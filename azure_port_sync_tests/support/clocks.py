@@ -11,14 +11,15 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
 class SteppedClock:
-    """The sandbox's clock as the product's: sleeping moves it."""
+    """The sandbox's clock as the product's, or one that is `ahead` of it: sleeping moves both."""
 
     def __init__(self, clock: SandboxClock) -> None:
         self._clock = clock
+        self.ahead = timedelta(0)
         self.slept: list[float] = []
 
     def now(self) -> datetime:
-        return self._clock.now()
+        return self._clock.now() + self.ahead
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

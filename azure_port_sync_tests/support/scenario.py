@@ -80,7 +80,6 @@ class Scenario:
         return decide_changes(
             self.reader,
             self.store,
-            self.clock,
             target="t",
             run=run,
             snapshot=read_snapshot(self.reader).frame if snapshot is None else snapshot,
