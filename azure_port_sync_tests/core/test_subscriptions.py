@@ -106,3 +106,19 @@ def test_nothing_is_both_read_and_held(
     assert found.new <= shown.keys()
     assert set(found.in_grace) <= set(lately_lost(remembered, shown, NOW)) - given_up
     assert all(NOW < until <= NOW + GRACE for until in found.in_grace.values())
+
+
+def test_one_that_stops_answering_has_grace_and_is_inventoried_when_it_is_back() -> None:
+    found = _presence({"a": WHOLE, "b": WHOLE}, {"a": True, "b": True}).without([], {"a"}, NOW)
+    assert found.in_grace == {"a": NOW + GRACE}
+    assert (found.silent, found.read) == ({"a"}, {"b"})
+    assert _presence(found.seen, {"a": True, "b": True}).new == {"a"}
+    later = _presence(found.seen, {"b": True}, now=NOW + GRACE - timedelta(seconds=1))
+    assert later.in_grace == {"a": NOW + GRACE}  # which counts from the run that missed it
+
+
+def test_one_with_a_delete_record_has_no_grace_and_is_forgotten() -> None:
+    found = _presence({"a": WHOLE, "b": WHOLE}, {"b": True})
+    assert found.in_grace.keys() == {"a"}
+    assert found.without(["a"], (), NOW).in_grace == {}
+    assert found.without(["a"], (), NOW).seen.keys() == {"b"}
