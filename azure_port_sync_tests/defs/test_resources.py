@@ -16,7 +16,7 @@ from azure_port_sync.defs.resources import AzureResource, PortResource, StateRes
 from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.settings import Settings
-from azure_port_sync_tests.support.clocks import SteppedClock
+from azure_port_sync_tests.support.clocks import SteppedClock, StillClock
 
 REGISTRATION = {"AZURE_TENANT_ID": "0b1f6471-1bf0-4dda-aec3-cb9272f09590", "AZURE_CLIENT_ID": "x"}
 
@@ -24,7 +24,7 @@ REGISTRATION = {"AZURE_TENANT_ID": "0b1f6471-1bf0-4dda-aec3-cb9272f09590", "AZUR
 def test_a_client_secret_is_used_where_one_is_set() -> None:
     settings = Settings.from_environment({**REGISTRATION, "AZURE_CLIENT_SECRET": "s"})
 
-    assert isinstance(sign_in(settings).credential, ClientSecretCredential)
+    assert isinstance(sign_in(settings, StillClock()).credential, ClientSecretCredential)
 
 
 @pytest.mark.parametrize("empty", ["AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "AZURE_CLIENT_ID"])
@@ -33,7 +33,7 @@ def test_an_empty_variable_is_an_unset_one_for_the_sdk_as_well(monkeypatch: pyte
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.setenv(name, "" if name in (empty, "AZURE_CLIENT_SECRET") else "x")
 
-    assert isinstance(sign_in(Settings.from_environment({})).credential, DefaultAzureCredential)
+    assert isinstance(sign_in(Settings.from_environment({}), StillClock()).credential, DefaultAzureCredential)
 
 
 @contextmanager
