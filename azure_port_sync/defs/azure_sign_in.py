@@ -64,12 +64,22 @@ def _credential(settings: Settings, authority: str, clock: Clock) -> TokenCreden
 
 def _identity_of_this_machine(settings: Settings, options: dict[str, Any]) -> TokenCredential:
     """Return workload identity, managed identity or the Azure CLI, whichever is there."""
-    # The SDK takes an empty variable for a value, but CI systems pass settings that are unset as empty variables.
-    for name in [name for name, value in os.environ.items() if name.startswith("AZURE_") and not value.strip()]:
-        del os.environ[name]
-    return DefaultAzureCredential(
-        managed_identity_client_id=settings.AZURE_CLIENT_ID,
-        workload_identity_client_id=settings.AZURE_CLIENT_ID,
-        workload_identity_tenant_id=settings.AZURE_TENANT_ID,
-        **options,
-    )
+    # The SDK reads variables itself, and takes an empty one for a value and a line feed for a part of one; but CI
+    # systems pass settings that are unset as empty variables, and secrets from files end with a line feed.
+    for name, value in [(name, value) for name, value in os.environ.items() if name.startswith("AZURE_")]:
+        if stripped := value.strip():
+            os.environ[name] = stripped
+        else:
+            del os.environ[name]
+    try:
+        return DefaultAzureCredential(
+            managed_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_tenant_id=settings.AZURE_TENANT_ID,
+            **options,
+        )
+    except (OSError, ValueError) as error:  # a certificate that is missing, or is none
+        raise SettingsError(
+            f"Signing in to Azure with this machine's identity is not possible: {error}. Check "
+            "AZURE_CLIENT_CERTIFICATE_PATH, AZURE_TENANT_ID and AZURE_CLIENT_ID."
+        ) from None
