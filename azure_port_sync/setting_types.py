@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Sec
 
 from azure_port_sync.core.identity import GUID
 
+_TENANT_ID = re.compile(r"[a-z0-9.-]+", re.IGNORECASE)
 _RESOURCE_TYPE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)+", re.IGNORECASE)
 _EXTRA_COLUMN = re.compile(r"(sku|kind|plan|properties|identity|zones|extendedLocation|managedBy)(\.\w[\w-]*)*")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -68,6 +69,19 @@ class TagFilters(BaseModel):
 
 
 JsonTagFilters = Annotated[TagFilters, BeforeValidator(_parse_json)]
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def _tenant_id(value: str | None) -> str | None:
+    """Accept what the Azure SDK does: the id of a tenant, or one of its domains."""
+    if value is not None and not _TENANT_ID.fullmatch(value):
+        raise ValueError(f"is {value!r}, which is not the id of a tenant")
+    return value
+
+
+TenantId = Annotated[str | None, AfterValidator(_tenant_id)]
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------

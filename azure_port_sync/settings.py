@@ -1,8 +1,8 @@
 """The settings: one table with the name, type, default and meaning of each variable, and the one way to read them.
 
 Where the guide's script has a setting, the name is the same, so that moving over is a copy of the `.env`. An empty
-variable is an unset one. Nothing is read at import: a code location loads in any environment, and a bad value fails
-the run with one sentence.
+variable is an unset one, and blanks and line feeds around a value are no part of it. Nothing is read at import: a code
+location loads in any environment, and a bad value fails the run with one sentence.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ from azure_port_sync.setting_types import (
     ResourceTypes,
     SubscriptionIds,
     TagFilters,
+    TenantId,
     WebhookUrl,
 )
 
@@ -37,7 +38,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    AZURE_TENANT_ID: str | None = Field(None, description="Entra tenant of the app registration.")
+    AZURE_TENANT_ID: TenantId = Field(
+        None,
+        description="Entra tenant of the app registration.",
+        examples=["00000000-0000-0000-0000-000000000000"],
+    )
     AZURE_CLIENT_ID: str | None = Field(None, description="Application (client) id of the app registration.")
     AZURE_CLIENT_SECRET: SecretStr | None = Field(
         None,
@@ -165,7 +170,7 @@ class Settings(BaseModel):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read all settings. Raises SettingsError, one sentence with an example, for the first wrong one."""
-        given = {name: value for name, value in environment.items() if value.strip()}
+        given = {name: value.strip() for name, value in environment.items() if value.strip()}
         try:
             return cls.model_validate(given)
         except ValidationError as error:

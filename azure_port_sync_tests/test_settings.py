@@ -33,6 +33,7 @@ _SECRETS = {
 
 _BAD = [
     *[(name, value) for name in _LISTS for value in ["a", "[", '"a"', "1", "null", '{"a": "b"}', "[1]", '["a", null]']],
+    *[("AZURE_TENANT_ID", value) for value in [f'"{_GUID}"', "a b", "a/b", f"{_GUID}\n{_GUID}", "<tenant>"]],
     ("AZURE_CLOUD", "germany"),
     ("AZURE_CLOUD", "Public"),
     ("AZURE_RESOURCE_MANAGER_URL", "management.azure.com"),
@@ -145,6 +146,20 @@ def test_of_several_mistakes_one_is_reported() -> None:
 def test_an_empty_variable_is_an_unset_one(empty: str) -> None:
     """A copied `.env` sets what it does not use to nothing."""
     assert Settings.from_environment(dict.fromkeys(Settings.model_fields, empty)) == Settings.from_environment({})
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " ", "\t"], ids=repr)
+def test_blanks_around_a_value_are_no_part_of_it(blank: str) -> None:
+    """A secret that was read from a file ends with a line feed; a tenant id with one was 300 lines of traceback."""
+    values = {
+        "AZURE_TENANT_ID": _GUID,
+        "AZURE_CLIENT_ID": "x",
+        "AZURE_CLOUD": "china",
+        "PORT_CLIENT_ID": "y",
+        **_SECRETS,
+    }
+    settings = Settings.from_environment({name: f"{blank}{value}{blank}" for name, value in values.items()})
+    assert settings == Settings.from_environment(values)
 
 
 def test_defaults() -> None:

@@ -1,7 +1,5 @@
 """Sign-in to Azure: with a client secret where one is set, otherwise with this machine's own identity."""
 
-import base64
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,9 @@ from azure.core.credentials import TokenCredential
 from azure.identity import AzureAuthorityHosts, ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.core.tools import get_arm_endpoints
 
+from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.resource_graph.transport import BoundedTransport
 from azure_port_sync.settings import Settings
 
 #: The Azure SDK's names of each AZURE_CLOUD: of its endpoints, and of the host that signs in.
@@ -32,26 +32,21 @@ class AzureSignIn:
     resource_manager_url: str
     scopes: list[str]
 
-    def tenant(self) -> str:
-        """Return the id of the tenant that issues the tokens."""
-        payload = self.credential.get_token(*self.scopes).token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims["tid"])
 
-
-def sign_in(settings: Settings) -> AzureSignIn:
+def sign_in(settings: Settings, clock: Clock) -> AzureSignIn:
     """Return the sign-in of these settings; nothing is sent yet."""
     cloud, cloud_authority = _CLOUDS[settings.AZURE_CLOUD]
     endpoints = get_arm_endpoints(cloud)
     return AzureSignIn(
-        _credential(settings, settings.AZURE_AUTHORITY_HOST or cloud_authority),
+        _credential(settings, settings.AZURE_AUTHORITY_HOST or cloud_authority, clock),
         settings.AZURE_RESOURCE_MANAGER_URL or endpoints["resource_manager"].rstrip("/"),
         endpoints["credential_scopes"],
     )
 
 
-def _credential(settings: Settings, authority: str) -> TokenCredential:
-    options: dict[str, Any] = {"authority": authority, "connection_verify": settings.verify}
+def _credential(settings: Settings, authority: str, clock: Clock) -> TokenCredential:
+    transport = BoundedTransport(clock, connection_verify=settings.verify)
+    options: dict[str, Any] = {"authority": authority, "transport": transport}
     if urlsplit(authority if "//" in authority else f"//{authority}").hostname not in _MICROSOFTS_HOSTS:
         options["disable_instance_discovery"] = True  # Microsoft does not know this host and must not be asked about it
     if settings.AZURE_CLIENT_SECRET is None:
@@ -69,12 +64,22 @@ def _credential(settings: Settings, authority: str) -> TokenCredential:
 
 def _identity_of_this_machine(settings: Settings, options: dict[str, Any]) -> TokenCredential:
     """Return workload identity, managed identity or the Azure CLI, whichever is there."""
-    # The SDK takes an empty variable for a value, but CI systems pass settings that are unset as empty variables.
-    for name in [name for name, value in os.environ.items() if name.startswith("AZURE_") and not value.strip()]:
-        del os.environ[name]
-    return DefaultAzureCredential(
-        managed_identity_client_id=settings.AZURE_CLIENT_ID,
-        workload_identity_client_id=settings.AZURE_CLIENT_ID,
-        workload_identity_tenant_id=settings.AZURE_TENANT_ID,
-        **options,
-    )
+    # The SDK reads variables itself, and takes an empty one for a value and a line feed for a part of one; but CI
+    # systems pass settings that are unset as empty variables, and secrets from files end with a line feed.
+    for name, value in [(name, value) for name, value in os.environ.items() if name.startswith("AZURE_")]:
+        if stripped := value.strip():
+            os.environ[name] = stripped
+        else:
+            del os.environ[name]
+    try:
+        return DefaultAzureCredential(
+            managed_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_client_id=settings.AZURE_CLIENT_ID,
+            workload_identity_tenant_id=settings.AZURE_TENANT_ID,
+            **options,
+        )
+    except (OSError, ValueError) as error:  # a certificate that is missing, or is none
+        raise SettingsError(
+            f"Signing in to Azure with this machine's identity is not possible: {error}. Check "
+            "AZURE_CLIENT_CERTIFICATE_PATH, AZURE_TENANT_ID and AZURE_CLIENT_ID."
+        ) from None

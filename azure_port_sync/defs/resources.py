@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SettingsError, SyncError
-from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
+from azure_port_sync.defs.azure_sign_in import sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
@@ -96,17 +96,16 @@ class AzureResource(_CheckedResource):
         "client_id": "AZURE_CLIENT_ID",
         "client_secret_variable": "AZURE_CLIENT_SECRET",
     }
-    _sign_in: AzureSignIn = PrivateAttr()
     _reader: AzureReader = PrivateAttr()
 
     def _open(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         settings = self._settings
-        self._sign_in = sign_in(settings)
+        signed_in = sign_in(settings, self.clock)
         graph = ResourceGraph(
-            self._sign_in.credential,
+            signed_in.credential,
             self.clock,
-            base_url=self._sign_in.resource_manager_url,
-            credential_scopes=self._sign_in.scopes,
+            base_url=signed_in.resource_manager_url,
+            credential_scopes=signed_in.scopes,
             connection_verify=settings.verify,
         )
         self._reader = AzureReader(graph, settings.scope, batch_size=settings.SUBSCRIPTION_BATCH_SIZE)
@@ -122,7 +121,7 @@ class AzureResource(_CheckedResource):
 
     def tenant(self) -> str:
         """The tenant that the credentials belong to: AZURE_TENANT_ID, or else the one that issued the token."""
-        return self._settings.AZURE_TENANT_ID or self._sign_in.tenant()
+        return self.settings.AZURE_TENANT_ID or self._reader.graph.tenant()
 
 
 class PortResource(_CheckedResource):

@@ -9,17 +9,18 @@ passed by: it decodes each answer, copies it into a model at five times the cost
 body that is not Azure's than the answer itself says.
 """
 
+import base64
 import json
 import logging
 import random
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from azure.core import PipelineClient, exceptions
 from azure.core.credentials import AccessToken, TokenCredential
@@ -29,7 +30,7 @@ from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync import __version__
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.clock import Clock, wait_in_words
 from azure_port_sync.core.errors import AzureError
 from azure_port_sync.resource_graph.failures import (
     Failure,
@@ -40,6 +41,9 @@ from azure_port_sync.resource_graph.failures import (
     sign_in_failure,
 )
 from azure_port_sync.resource_graph.quota import QuotaLimiter
+from azure_port_sync.resource_graph.transport import BoundedTransport
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -113,17 +117,16 @@ class ResourceGraph:
 
         `deadline` ends the retries of a request, and a response holds `max_rows`.
         """
-        policies = [
-            RequestIdPolicy(),
-            UserAgentPolicy(f"azure-port-sync/{__version__}"),
-            ARMChallengeAuthenticationPolicy(_SignIn(credential), *credential_scopes),
-        ]
+        self._credential = _Credential(credential)
+        self._credential_scopes = credential_scopes
         self._client: PipelineClient[HttpRequest, HttpResponse] = PipelineClient(
             base_url,
-            policies=policies,
-            connection_verify=connection_verify,
-            connection_timeout=10,
-            read_timeout=120,
+            policies=[
+                RequestIdPolicy(),
+                UserAgentPolicy(f"azure-port-sync/{__version__}"),
+                ARMChallengeAuthenticationPolicy(self._credential, *credential_scopes),
+            ],
+            transport=BoundedTransport(clock, connection_verify=connection_verify),
         )
         self._url = self._client.format_url(_PATH)
         self.clock = clock
@@ -160,17 +163,35 @@ class ResourceGraph:
 
     def query(self, query: str, scope: QueryScope) -> Response:
         """Return the response to a query, which is sent again until the deadline while failures are transient."""
+        return self._keep_trying(lambda: self._send_request(query, scope))
+
+    def tenant(self) -> str:
+        """Return the id of the tenant that issues the tokens."""
+        token = self._keep_trying(self._token)
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return str(claims["tid"])
+        except (ValueError, IndexError, KeyError, TypeError):
+            unreadable = AzureError("Azure's access token does not say of which tenant it is: set AZURE_TENANT_ID.")
+        raise unreadable  # from outside the handler: the cause would carry a part of the token
+
+    def _token(self) -> str | Failure:
+        try:
+            return self._credential.get_token(*self._credential_scopes).token
+        except _SignInError as error:
+            return sign_in_failure(error.inner)
+
+    def _keep_trying(self, once: Callable[[], T | Failure]) -> T:
         started = self.clock.now()
         for attempt in count():
-            response = self._send_request(query, scope)
-            if isinstance(response, Response):
-                return response
-            failure, tried = response, self.clock.now() - started
-            if failure.row.treatment is Treatment.SPLIT:
-                return Response([], 0, complete=False)
-            if failure.row.treatment is not Treatment.RETRY or tried >= self._deadline:
-                raise failure.error(after=tried)
-            self._wait(failure, attempt, longest=self._deadline - tried)
+            outcome = once()
+            if not isinstance(outcome, Failure):
+                return outcome
+            tried = self.clock.now() - started
+            if outcome.row.treatment is not Treatment.RETRY or tried >= self._deadline:
+                raise outcome.error(after=tried)
+            self._wait(outcome, attempt, longest=self._deadline - tried)
         raise AssertionError("count() never ends")
 
     def _wait(self, failure: Failure, attempt: int, longest: timedelta) -> None:
@@ -179,7 +200,7 @@ class ResourceGraph:
         seconds = min(backoff + failure.retry_after.total_seconds(), longest.total_seconds())
         with self._lock:
             self.usage.retries += 1
-        logger.warning("Azure: %s; asking again in %.0f s", failure.seen, seconds)
+        logger.warning("Azure: %s; waiting %s", failure.seen, wait_in_words(self.clock, seconds))
         self.clock.sleep(seconds)
 
     def _send_request(self, query: str, scope: QueryScope) -> Response | Failure:
@@ -205,7 +226,10 @@ class ResourceGraph:
             return network_failure(error)
         finally:
             self._limiter.answered(headers)
-        return _response(answer) or query_failure(answer.status_code, answer.headers, answer.content)
+        if (response := _response(answer)) is not None:
+            return response
+        failure = query_failure(answer.status_code, answer.headers, answer.content)
+        return Response([], 0, complete=False) if failure.row.treatment is Treatment.SPLIT else failure
 
     def _compare_clocks(self, headers: Mapping[str, str], sent: datetime) -> None:
         """Take in the `Date` of an answer of Resource Graph, which tells the quota in each; a proxy may be elsewhen.
@@ -241,7 +265,7 @@ class _SignInError(Exception):
         self.inner = inner
 
 
-class _SignIn:
+class _Credential:
     """A credential whose errors can be distinguished from those of the network behind it."""
 
     def __init__(self, credential: TokenCredential) -> None:

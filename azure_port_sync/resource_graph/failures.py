@@ -35,7 +35,7 @@ class Row(NamedTuple):
     """One row of the table.
 
     `came` is a pattern that the description begins with. `sentence` may name what was last seen ({seen}), Azure's own
-    words ({reason}) and, for what was retried, for how long ({minutes}).
+    words ({reason}), the wait that it asked for ({wait}) and, for what was retried, for how long ({minutes}).
     """
 
     came: str
@@ -60,6 +60,10 @@ _CREDENTIALS = (
     "Azure refused the credentials: {reason}. Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or the "
     "identity that this machine signs in with."
 )
+_OTHER_CLOUD = (
+    "The sign-in is for another cloud than the one that is asked: {reason}. Check AZURE_CLOUD, and "
+    "AZURE_RESOURCE_MANAGER_URL and AZURE_AUTHORITY_HOST, where they are set."
+)
 _NO_IDENTITY = (
     "Nothing on this machine can sign in to Azure: {reason}. Set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
     "AZURE_CLIENT_SECRET, or give the machine an identity."
@@ -77,6 +81,11 @@ _TOO_MANY = (
 )
 _KEPT_FAILING = (
     f"Azure Resource Graph kept failing for {{minutes}} minutes, and its last answer was {{seen}}; {_NEXT_RUN}"
+)
+_NO_QUOTA = (
+    "Azure Resource Graph let no query through for {minutes} minutes, because the quota of this principal is used up: "
+    f"its last answer was {{seen}}, which asks to wait {{wait}}; {_NEXT_RUN} Other tools that query Azure a lot should "
+    "have a principal of their own."
 )
 _KEPT_OUT = f"Azure could not be asked for {{minutes}} minutes: the last answer was {{seen}}. {_PROXY}"
 _SHUT_OUT = f"Azure could not be asked: the answer was {{seen}}. {_PROXY}"
@@ -99,7 +108,9 @@ FAILURES = (
     Row(r"query 200 partial scope", CONFIGURATION, _TOO_MANY),
     Row(r"query (200 empty|(200|408|429|5..) page)", RETRY, _KEPT_OUT),
     Row(r"query (407|... page)", CONFIGURATION, _SHUT_OUT),
-    Row(r"query (200|408|429|5..)", RETRY, _KEPT_FAILING),
+    Row(r"query 429", RETRY, _NO_QUOTA),
+    Row(r"query (200|408|5..)", RETRY, _KEPT_FAILING),
+    Row(r"query 401 .*InvalidAuthenticationTokenAudience|sign-in .*AADSTS500011\b", CONFIGURATION, _OTHER_CLOUD),
     Row(r"query 401", CONFIGURATION, _CREDENTIALS),
     Row(r"query 403 error", NO_ACCESS, _NO_ACCESS),
     Row(r"query 403", CONFIGURATION, _FORBIDDEN),
@@ -115,7 +126,7 @@ FAILURES = (
     Row(r"sign-in unavailable", CONFIGURATION, _NO_IDENTITY),
     Row(r"sign-in .*AADSTS(90006|90012|90024|90033)\b", RETRY, _NO_SIGN_IN),
     Row(r"sign-in .*AADSTS\d", CONFIGURATION, _CREDENTIALS),
-    Row(r"sign-in .*HTTP Error: (408|429|5..)", RETRY, _NO_SIGN_IN),
+    Row(r"sign-in .*(HTTP Error: (408|429|5..)|the answer (was|asked))", RETRY, _NO_SIGN_IN),
     Row(r"sign-in .*(JSON is invalid|Expecting value|(No|Unexpected) response)", RETRY, f"{_NO_SIGN_IN} {_PROXY}"),
     Row(r"sign-in .*(Connection|IncompleteRead|timed out|Failed to resolve|Max retries)", RETRY, _UNREACHABLE),
     Row(r"sign-in", CONFIGURATION, _CREDENTIALS),
@@ -142,9 +153,9 @@ class Failure:
 
     def error(self, *, after: timedelta) -> AzureError:
         """Return the error that ends the run; `after` is how long it was tried."""
-        minutes = int(after.total_seconds() // 60)
+        minutes, wait = after // timedelta(minutes=1), str(self.retry_after) if self.retry_after else "a while"
         kind = NoAccessError if self.row.treatment is NO_ACCESS else AzureError
-        return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, minutes=minutes))
+        return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, wait=wait, minutes=minutes))
 
 
 def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

@@ -124,15 +124,9 @@ def resource_changes(scope: Scope, window: Window, ids: Sequence[str] | None = N
     instant: the reader counts them as unreadable. `id` is empty where there is no row. With `ids`, the records of
     these resources alone, and all of them.
     """
-    types = _any_of("targetType", scope.resource_types or None)
     return _pipe(
         "resourcechanges",
-        "extend targetId = tostring(properties.targetResourceId)",
-        "extend targetType = tolower(tostring(properties.targetResourceType))",
-        "extend changeType = tostring(properties.changeType)",
-        "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
-        f"where isnull(changeTime) or (changeTime > {instant(window.start)} and changeTime <= {instant(window.end)})",
-        types and f"where isempty(targetType) or {types}",
+        *_records(window, scope.resource_types),
         _one_of("targetId", ids, operator="in~"),
         _not_excluded(scope),
         _group_of("targetId"),
@@ -147,6 +141,30 @@ def resource_changes(scope: Scope, window: Window, ids: Sequence[str] | None = N
         "project recordId, targetId, targetType, changeType, changeTime, changedProperties, "
         f"id, name, type, location, tags, placed, rgTags, inScope{_extra_names(scope)}",
     )
+
+
+def container_changes(scope: Scope, window: Window) -> Query:
+    """The change records of subscriptions and resource groups of the window, whatever their tags, and without rows."""
+    return _pipe(
+        "resourcecontainerchanges",
+        *_records(window, [KINDS[kind].arm_type for kind in CONTAINERS]),
+        _not_excluded(scope),
+        "project recordId = id, targetId, targetType, changeType, changeTime, changedProperties = properties.changes, "
+        "id = ''",
+    )
+
+
+def _records(window: Window, types: Sequence[str]) -> list[str | None]:
+    """The columns of change records, of the window and of these types (none: of all), or of no instant or no type."""
+    of_types = _any_of("targetType", types or None)
+    return [
+        "extend targetId = tostring(properties.targetResourceId)",
+        "extend targetType = tolower(tostring(properties.targetResourceType))",
+        "extend changeType = tostring(properties.changeType)",
+        "extend changeTime = todatetime(properties.changeAttributes.timestamp)",
+        f"where isnull(changeTime) or (changeTime > {instant(window.start)} and changeTime <= {instant(window.end)})",
+        of_types and f"where isempty(targetType) or {of_types}",
+    ]
 
 
 def _pipe(table: str, *steps: str | None) -> Query:

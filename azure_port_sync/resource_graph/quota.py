@@ -5,13 +5,16 @@ azure/governance/resource-graph/concepts/guidance-for-throttled-requests). The l
 figure and then believes the answers, so a quota that support has raised is used without a setting.
 """
 
+import logging
 import re
 import threading
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.clock import NOTABLE_SECONDS, Clock, wait_in_words
+
+logger = logging.getLogger(__name__)
 
 DOCUMENTED_REQUESTS = 15
 DOCUMENTED_PERIOD = timedelta(seconds=5)
@@ -56,7 +59,12 @@ class QuotaLimiter:
                 return
             self._capacity = max(self._capacity, remaining + 1)
             if remaining == 0 and self._used(now) < self._capacity:  # somebody else uses the same principal
-                self._closed_until = now + min(resets_after or DOCUMENTED_PERIOD, _LONGEST_WAIT)
+                wait = min(resets_after or DOCUMENTED_PERIOD, _LONGEST_WAIT)
+                was_open = self._closed_until is None or self._closed_until <= now
+                self._closed_until = now + wait
+                if was_open and wait.total_seconds() > NOTABLE_SECONDS:  # one line, however many threads wait
+                    words = wait_in_words(self._clock, wait.total_seconds())
+                    logger.warning("Azure: the quota of this principal is used up; waiting %s", words)
 
     def _take_or_wait(self) -> float:
         with self._lock:

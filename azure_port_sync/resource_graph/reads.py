@@ -81,6 +81,10 @@ class AzureReader:
         queries = [kql.resource_changes(self.scope, window, some) for some in _batches(_distinct(azure_ids))]
         return self._read(self._everywhere(queries), changes=True)
 
+    def container_changes(self, window: Window) -> ReadResult:
+        """Read the change records of subscriptions and groups in the window, one observation a record, without rows."""
+        return self._read(self._everywhere([kql.container_changes(self.scope, window)]), changes=True)
+
     def readable(self, subscriptions: Collection[str], *, whole: bool = False, anywhere: bool = False) -> set[str]:
         """Return the subscriptions (lower-case ids) among these that show anything now: their own row, or a group.
 

@@ -38,8 +38,8 @@ MAX_ROWS = 1000
 MAX_PAYLOAD = 16 * 1024 * 1024
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-#: 1 to 90 letters, digits, underscores, hyphens, parentheses and periods (learn.microsoft.com/azure/azure-resource-manager/
-#: management/resource-name-rules, Microsoft.Management).
+#: 1 to 90 letters, digits, underscores, hyphens, parentheses and periods (learn.microsoft.com/azure/
+#: azure-resource-manager/management/resource-name-rules, Microsoft.Management).
 _MANAGEMENT_GROUP = re.compile(r"[\w().-]{1,90}", re.ASCII)
 
 _CLUSTER = "https://arg-neu-sandbox-sf.arg.core.windows.net"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import time
 import uuid
@@ -13,6 +15,11 @@ from starlette.responses import JSONResponse, Response
 
 TOKEN_SECONDS = 3600
 
+#: The resource whose tokens Resource Manager takes, under both of its names.
+_RESOURCES = ("https://management.azure.com", "https://management.core.windows.net")
+#: Resource Manager in other clouds, which this one knows nothing of.
+_ELSEWHERE = ("https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn")
+
 
 class Authority:
     """Hands out bearer tokens for the client credentials grant."""
@@ -22,6 +29,7 @@ class Authority:
         self._client_id = client_id
         self._client_secret = client_secret
         self._expiry: dict[str, float] = {}
+        self._audience: dict[str, str] = {}
 
     @property
     def tokens(self) -> list[str]:
@@ -70,7 +78,22 @@ class Authority:
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret "
                 f"value, not the client secret ID, for a secret added to app '{client_id}'.",
             )
-        token = secrets.token_urlsafe(48)
+        resource, slash, permission = form.get("scope", "").partition("/.default")
+        resource = resource.rstrip("/")
+        if not slash or permission:
+            return _refusal(
+                400, "invalid_scope", 70011, f"The provided value for scope {form.get('scope')} is not valid."
+            )
+        if resource in _ELSEWHERE:
+            return _refusal(
+                400,
+                "invalid_resource",
+                500011,
+                f"The resource principal named {resource} was not found in the tenant named {self._tenant_id}.",
+            )
+        claims = {"aud": resource, "tid": self._tenant_id, "appid": client_id}
+        token = ".".join([_base64({"typ": "JWT"}), _base64(claims), secrets.token_urlsafe(48)])
+        self._audience[token] = resource
         # The life of a token is real time, not the sandbox's: the SDK that holds it knows no other.
         self._expiry[token] = time.time() + TOKEN_SECONDS
         lifetime = {"expires_in": TOKEN_SECONDS, "ext_expires_in": TOKEN_SECONDS}
@@ -94,6 +117,14 @@ class Authority:
                 "ExpiredAuthenticationToken",
                 f"The access token expiry UTC time '{_american(expiry)}' is earlier than current UTC time "
                 f"'{_american(time.time())}'.",
+            )
+        if (audience := self._audience[token]) not in _RESOURCES:
+            allowed = "','".join(_RESOURCES)
+            return self._unauthorized(
+                request,
+                "InvalidAuthenticationTokenAudience",
+                f"The access token has been obtained for wrong audience or resource '{audience}'. It should exactly "
+                f"match with one of the allowed audiences '{allowed}'.",
             )
         return None
 
@@ -135,6 +166,10 @@ def _refusal(status: int, error: str, code: int, message: str) -> Response:
         },
         status_code=status,
     )
+
+
+def _base64(part: dict[str, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
 
 
 def _american(seconds: float) -> str:

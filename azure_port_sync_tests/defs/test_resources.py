@@ -1,5 +1,6 @@
 """The resources: the sign-in to Azure, and the credentials for Port."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from azure_port_sync.defs.resources import AzureResource, PortResource, StateRes
 from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.settings import Settings
-from azure_port_sync_tests.support.clocks import SteppedClock
+from azure_port_sync_tests.support.clocks import SteppedClock, StillClock
 
 REGISTRATION = {"AZURE_TENANT_ID": "0b1f6471-1bf0-4dda-aec3-cb9272f09590", "AZURE_CLIENT_ID": "x"}
 
@@ -24,7 +25,7 @@ REGISTRATION = {"AZURE_TENANT_ID": "0b1f6471-1bf0-4dda-aec3-cb9272f09590", "AZUR
 def test_a_client_secret_is_used_where_one_is_set() -> None:
     settings = Settings.from_environment({**REGISTRATION, "AZURE_CLIENT_SECRET": "s"})
 
-    assert isinstance(sign_in(settings).credential, ClientSecretCredential)
+    assert isinstance(sign_in(settings, StillClock()).credential, ClientSecretCredential)
 
 
 @pytest.mark.parametrize("empty", ["AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "AZURE_CLIENT_ID"])
@@ -33,7 +34,36 @@ def test_an_empty_variable_is_an_unset_one_for_the_sdk_as_well(monkeypatch: pyte
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.setenv(name, "" if name in (empty, "AZURE_CLIENT_SECRET") else "x")
 
-    assert isinstance(sign_in(Settings.from_environment({})).credential, DefaultAzureCredential)
+    assert isinstance(sign_in(Settings.from_environment({}), StillClock()).credential, DefaultAzureCredential)
+
+
+def test_the_sdk_reads_no_line_feed_at_the_end_of_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**REGISTRATION, "AZURE_CLIENT_SECRET": ""}.items():
+        monkeypatch.setenv(name, f"{value}\n")
+
+    sign_in(Settings.from_environment(dict(os.environ)), StillClock())
+
+    assert {name: os.environ.get(name) for name in REGISTRATION} == REGISTRATION
+
+
+def test_a_certificate_that_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**REGISTRATION, "AZURE_CLIENT_CERTIFICATE_PATH": "/none.pem"}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=r"No such file or directory: '/none.pem'.*AZURE_CLIENT_CERTIFICATE_PATH"):
+        sign_in(Settings.from_environment({}), StillClock())
+
+
+def test_a_wrong_tenant_id_fails_the_run_in_one_sentence(
+    sandbox: Sandbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = sandbox.environment() | {"AZURE_TENANT_ID": f"'{sandbox.tenant.tenant_id}'"}
+
+    with _resources(monkeypatch, environment, azure=AzureResource(clock=clock)) as built:
+        with pytest.raises(SettingsError) as error:
+            built.azure.check()
+        assert "AZURE_TENANT_ID is" in str(error.value)
+        assert "which is not the id of a tenant" in str(error.value)
 
 
 @contextmanager

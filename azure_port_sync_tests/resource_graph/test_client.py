@@ -204,9 +204,9 @@ def test_each_retry_is_one_line_of_the_log(
     sandbox.faults.add(Fault("azure", status=429, body=error_body("RateLimiting"), path="/resources"))
     _query(reader)
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("azure_port_sync")]
-    assert [re.sub(r"\d+ s$", "n s", line) for line in logged if "Connection" not in line] == [
-        "Azure: 503 with a web page; asking again in n s",
-        "Azure: 429 (RateLimiting); asking again in n s",
+    assert [re.sub(r"\d+ s, until [\d:]+", "n s, until then", line) for line in logged if "Connection" not in line] == [
+        "Azure: 503 with a web page; waiting n s, until then UTC",
+        "Azure: 429 (RateLimiting); waiting n s, until then UTC",
     ]
     assert len(logged) == 3
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
 from azure_port_sync.core.errors import AzureError
+from azure_port_sync.defs.azure_sign_in import sign_in
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.resource_graph.client import QueryScope
 from azure_port_sync.resource_graph.failures import (
@@ -26,8 +27,10 @@ from azure_port_sync.resource_graph.failures import (
     query_failure,
     sign_in_failure,
 )
+from azure_port_sync.resource_graph.transport import BoundedTransport
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync.settings import Settings
 from azure_port_sync_tests.support.azure import TOO_LARGE, error_body, fill, one_sentence
 from azure_port_sync_tests.support.clocks import SteppedClock
 from azure_port_sync_tests.support.leaks import shows_none_of
@@ -36,6 +39,7 @@ _PAGE = b"<!DOCTYPE html>\n<html><title>Blocked</title></html>"
 _PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 _ROLE = ("Reader", "AZURE_SUBSCRIPTION_IDS", "AZURE_MANAGEMENT_GROUPS")
 _PROXY = ("proxy", "HTTPS_PROXY", "NO_PROXY")
+_CLOUD = ("AZURE_CLOUD", "AZURE_RESOURCE_MANAGER_URL", "AZURE_AUTHORITY_HOST")
 _NETWORK = ("AZURE_RESOURCE_MANAGER_URL", "REQUESTS_CA_BUNDLE")
 
 
@@ -76,6 +80,7 @@ _QUERIES: list[tuple[int, bytes, Treatment, tuple[str, ...]]] = [
     (400, b'{"error": {"code": "x", "message": "it is cold", "details": null}}', Treatment.FATAL, ("x", "it is cold")),
     (400, b"", Treatment.FATAL, ("400 with an empty body",)),
     (400, b'{"error": "x"}', Treatment.FATAL, ("400 with a body that is not Azure's",)),
+    (401, _json(("InvalidAuthenticationTokenAudience", "wrong audience 'x'.")), Treatment.CONFIGURATION, _CLOUD),
     (401, _json(code="InvalidAuthenticationToken"), Treatment.CONFIGURATION, _PRINCIPAL),
     (403, _json(code="AccessDenied"), Treatment.NO_ACCESS, _ROLE),
     *((403, body, Treatment.CONFIGURATION, (*_ROLE, *_PROXY)) for body in (b"", b"Forbidden", b'{"error": "x"}')),
@@ -88,8 +93,14 @@ _QUERIES: list[tuple[int, bytes, Treatment, tuple[str, ...]]] = [
     (407, b"", Treatment.CONFIGURATION, ("407", *_PROXY)),
     *((status, _PAGE, Treatment.RETRY, (f"{status} with a web page", *_PROXY)) for status in (200, 408, 429, 502)),
     (200, b"", Treatment.RETRY, ("200 with an empty body", *_PROXY)),
-    *((status, b"", Treatment.RETRY, (f"{status}", "next run")) for status in (408, 429, 500, 502, 503, 504, 530)),
-    (429, _json(("RateLimiting", "throttled")), Treatment.RETRY, ("429 (RateLimiting)", "next run")),
+    *((status, b"", Treatment.RETRY, (f"{status}", "next run")) for status in (408, 500, 502, 503, 504, 530)),
+    (
+        429,
+        _json(("RateLimiting", "throttled")),
+        Treatment.RETRY,
+        ("quota", "429 (RateLimiting)", "a while", "next run"),
+    ),
+    (429, b"", Treatment.RETRY, ("quota", "429 with an empty body", "next run")),
     (200, b'{"data": [', Treatment.RETRY, ("200 with a body that is not Azure's", "next run")),
 ]
 
@@ -154,6 +165,11 @@ _SIGN_INS: list[tuple[str, Treatment, tuple[str, ...]]] = [
     (_chain("WorkloadIdentityCredential: AADSTS90012: timeout"), Treatment.RETRY, ("AADSTS90012",)),
     ("Authentication failed: HTTP Error: 503", Treatment.RETRY, ("HTTP Error: 503", "Signing in")),
     (_chain(_ENVIRONMENT, "WorkloadIdentityCredential: HTTP Error: 429"), Treatment.RETRY, ("HTTP Error: 429",)),
+    *(
+        (_chain(_ENVIRONMENT, f"WorkloadIdentityCredential: {text}"), Treatment.RETRY, (text, "Signing in", "next run"))
+        for text in ("the answer was not whole after 2 minutes", "the answer asked for a wait of 86400 s")
+    ),
+    ("Authentication failed: AADSTS500011: The resource principal", Treatment.CONFIGURATION, ("AADSTS500011", *_CLOUD)),
     (f"Authentication failed: {_RESET}", Treatment.RETRY, ("reset by peer", *_NETWORK)),
     (_chain(_ENVIRONMENT, f"WorkloadIdentityCredential: {_RESET}"), Treatment.RETRY, ("reset by peer", *_NETWORK)),
     ("Authentication failed: Expecting value: line 1 column 1 (char 0)", Treatment.RETRY, _PROXY),
@@ -225,13 +241,18 @@ def test_azures_own_words_about_a_bad_query_are_shown(sandbox: Sandbox, reader: 
 
 
 @contextmanager
-def _signed_in(sandbox: Sandbox, clock: SteppedClock, credential: TokenCredential) -> Iterator[ResourceGraph]:
+def _signed_in(
+    sandbox: Sandbox,
+    clock: SteppedClock,
+    credential: TokenCredential,
+    scope: str = "https://management.azure.com/.default",
+) -> Iterator[ResourceGraph]:
     environment = sandbox.environment()
     graph = ResourceGraph(
         credential,
         clock,
         base_url=environment["AZURE_RESOURCE_MANAGER_URL"],
-        credential_scopes=["https://management.azure.com/.default"],
+        credential_scopes=[scope],
         connection_verify=environment["REQUESTS_CA_BUNDLE"],
     )
     try:
@@ -243,7 +264,8 @@ def _signed_in(sandbox: Sandbox, clock: SteppedClock, credential: TokenCredentia
 def _options(sandbox: Sandbox) -> dict[str, Any]:
     environment = sandbox.environment()
     verify = environment["REQUESTS_CA_BUNDLE"]
-    return {"connection_verify": verify, "disable_instance_discovery": True, "retry_total": 0}
+    transport = BoundedTransport(SteppedClock(sandbox.clock), connection_verify=verify)
+    return {"transport": transport, "disable_instance_discovery": True, "retry_total": 0}
 
 
 @pytest.fixture
@@ -323,6 +345,76 @@ def test_a_sign_in_that_stays_broken_names_the_network(
         graph.query("resources", QueryScope())
     one_sentence(error, "could not be reached for 5 minutes", *_NETWORK)
     assert timedelta(minutes=5) <= clock.now() - started < timedelta(minutes=6)
+
+
+@pytest.mark.parametrize("way", _ANY)
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("azure", kind="drip", drip_bytes=15), Fault("azure", status=429, headers={"Retry-After": "86400"})],
+    ids=lambda fault: fault.kind,
+)
+def test_a_sign_in_that_never_ends_is_given_up(
+    sandbox: Sandbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, fault: Fault
+) -> None:
+    """The SDK waited for a day where it was asked to, and for ever for an answer that drips; silently."""
+    environment = sandbox.environment()
+    if way != "client secret":
+        del environment["AZURE_CLIENT_SECRET"]
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", environment["AZURE_AUTHORITY_HOST"])
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+        (tmp_path / "token").write_text("a.b.c")
+    sandbox.faults.add(replace(fault, path="/oauth2/", times=None))
+    credential = sign_in(Settings.from_environment(environment), clock).credential
+    started = clock.now()
+    with _signed_in(sandbox, clock, credential) as graph, pytest.raises(AzureError) as error:
+        graph.query("resources", QueryScope())
+    one_sentence(error, "Signing in to Azure kept failing", "next run")
+    assert clock.now() - started < timedelta(minutes=15)
+
+
+def test_a_sign_in_for_another_cloud_names_the_setting(sandbox: Sandbox, clock: SteppedClock) -> None:
+    """Tokens are good for one audience."""
+    environment = sandbox.environment()
+    names = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+    for scope, code in [
+        ("https://management.chinacloudapi.cn/.default", "AADSTS500011"),
+        ("https://graph.microsoft.com/.default", "InvalidAuthenticationTokenAudience"),
+    ]:
+        authority = environment["AZURE_AUTHORITY_HOST"]
+        secret = ClientSecretCredential(
+            *(environment[name] for name in names), authority=authority, **_options(sandbox)
+        )
+        with (
+            secret,
+            _signed_in(sandbox, clock, secret, scope) as graph,
+            pytest.raises(AzureError) as error,
+        ):
+            graph.query("resources", QueryScope())
+        one_sentence(error, *_CLOUD)
+        assert code in str(error.value) or "wrong audience" in str(error.value)
+
+
+@pytest.mark.parametrize("credential", _ANY[:1], indirect=True)
+def test_the_tenant_is_that_of_the_token(sandbox: Sandbox, clock: SteppedClock, credential: TokenCredential) -> None:
+    with _signed_in(sandbox, clock, credential) as graph:
+        sandbox.faults.add(Fault("azure", kind="reset", path="/oauth2/", times=2))
+        assert graph.tenant() == sandbox.tenant.tenant_id
+        assert graph.usage.retries == 2
+
+
+def test_a_token_that_names_no_tenant_is_one_sentence(sandbox: Sandbox, clock: SteppedClock) -> None:
+    class Opaque:
+        token = "an-opaque-token"
+
+        def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+            return AccessToken(self.token, 2**40)
+
+    for token in ("an-opaque-token", "a.b.c", "a.W10.c", "a.e30.c"):
+        Opaque.token = token
+        with _signed_in(sandbox, clock, Opaque()) as graph, pytest.raises(AzureError) as error:
+            graph.tenant()
+        one_sentence(error, "AZURE_TENANT_ID")
+        shows_none_of(error.value, "opaque")
 
 
 def test_a_wrong_client_secret_is_one_sentence_without_the_secret(sandbox: Sandbox, clock: SteppedClock) -> None:

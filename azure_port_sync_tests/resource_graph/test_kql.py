@@ -54,6 +54,7 @@ def _queries(scope: Scope) -> dict[str, Query]:
         "resources by id": kql.resources(scope, ids=_IDS),
         "changes": kql.resource_changes(scope, WINDOW),
         "changes of ids": kql.resource_changes(scope, WINDOW, _IDS),
+        "container changes": kql.container_changes(scope, WINDOW),
         "readable": kql.readable(),
         "readable of some": kql.readable([sub for sub, _ in _GROUPS]),
     }

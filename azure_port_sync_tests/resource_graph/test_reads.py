@@ -148,6 +148,40 @@ def test_changes_carry_the_row_and_the_record(sandbox: Sandbox, reader_of: Reade
     assert (both[gone]["present"], both[gone]["change_type"]) == (False, "Create")
 
 
+def test_changes_of_containers(sandbox: Sandbox, reader_of: ReaderOf) -> None:
+    """Groups that were deleted before the first run stay in Port if nothing reads of their deletion."""
+    tenant = sandbox.tenant
+    tenant.add_subscription("old", management_groups=["contoso"])
+    kept = tenant.add_subscription("kept", management_groups=["contoso"])
+    excluded = tenant.add_subscription("excluded", management_groups=["contoso"])
+    elsewhere = tenant.add_subscription("elsewhere")
+    sandbox.clock.advance(timedelta(minutes=1))
+    groups = {one: tenant.add_group(one, "Web (old)", "westeurope") for one in (kept, excluded, elsewhere)}
+    tenant.create_resource(groups[kept], "Microsoft.Web/sites", "x")
+    tenant.rename_subscription(kept, "renamed")
+    sandbox.clock.advance(timedelta(minutes=1))
+    tenant.delete_group(groups[kept])
+    scope = Scope.of(
+        management_groups=["contoso"],
+        excluded_subscription_ids=[excluded],
+        resource_types=["microsoft.keyvault/vaults"],
+        include_tags={"team": "web"},
+    )
+    read = reader_of(scope).container_changes(Window(NOW, sandbox.clock.now()))
+    found = records(read.frame)
+    assert sorted((row["kind"], row["azure_id"], row["change_type"], row["present"]) for row in found) == [
+        ("resourceGroup", groups[kept], "Create", False),
+        ("resourceGroup", groups[kept], "Delete", False),
+        ("subscription", f"/subscriptions/{kept}", "Update", False),
+    ]
+    (deleted,) = (row for row in found if row["change_type"] == "Delete")
+    assert (deleted["subscription_id"], deleted["resource_group"]) == (kept, "web (old)")
+    assert deleted["change_time"] == sandbox.clock.now()
+    assert (read.rows, read.unreadable, read.duplicates) == (3, 0, 0)
+    whole = reader_of().container_changes(Window(NOW - timedelta(days=1), sandbox.clock.now()))
+    assert len(whole.frame) == 4 + 3 + 2
+
+
 def test_the_numbers_of_a_read(sandbox: Sandbox, reader: AzureReader) -> None:
     wanted = fill(sandbox, 3)
     reading = reader.inventory([wanted[0].split("/")[2]])
