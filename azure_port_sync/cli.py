@@ -8,6 +8,7 @@ This module starts Dagster as a process; modules that import it are imported onl
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -140,14 +141,19 @@ def _sync(place: Place, title: str) -> int:
             lines.append(line)
             if " - INFO - incremental_sync - " in line or " - WARNING - incremental_sync - " in line:
                 print(f"  {line.rstrip().split(' - ', 6)[-1]}", flush=True)
-    if process.returncode:
-        print("".join(line for line in lines if " - DEBUG - " not in line), file=sys.stderr)
-        return 1
     os.environ["DAGSTER_HOME"] = place.environment["DAGSTER_HOME"]
-    from azure_port_sync.defs.run_summary import newest_run
+    from azure_port_sync.defs.run_summary import failed_run, newest_run
 
-    print(newest_run())
-    return 0
+    if not process.returncode:
+        print(newest_run())
+        return 0
+    log = "".join(line for line in lines if " - DEBUG - " not in line)
+    failed = re.search(r"Run (\S+) resulted in failure", log)
+    if failed is None or "Stack Trace:" in log:  # not one that a person can fix by the sentence alone
+        print(log, file=sys.stderr)
+    if failed:
+        print(f"\n{failed_run(failed[1])}", file=sys.stderr)
+    return 1
 
 
 def _compare(comparison: Mapping[str, Any]) -> int:

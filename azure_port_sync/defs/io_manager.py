@@ -18,6 +18,7 @@ from pydantic import PrivateAttr, TypeAdapter
 from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, to_frame, to_table
+from azure_port_sync.defs.dagster_internals import UserFacingError
 from azure_port_sync.defs.resources import instance_folder
 from azure_port_sync.engine.decide import ChangeSet
 
@@ -57,10 +58,9 @@ class RunValues(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | ChangeSet:
         path = self._path(context.asset_key)
         if not path.exists():
-            raise dg.Failure(
+            raise UserFacingError(
                 f"This run has made no {context.asset_key.to_user_string()}, and the one of another run may be out of "
-                "date: launch the job incremental_sync (or full_sync) as a whole instead of a part of it.",
-                allow_retries=False,
+                "date: launch the job incremental_sync (or full_sync) as a whole instead of a part of it."
             )
         table: pa.Table = pq.read_table(path)
         if context.dagster_type.typing_type is ChangeSet:

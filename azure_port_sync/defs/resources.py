@@ -16,7 +16,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import SettingsError, SyncError
+from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
@@ -39,14 +39,14 @@ class _CheckedResource(dg.ConfigurableResource[Any]):
     #: The setting that a field overrides: a field ``..._variable`` by the value of that variable, another by its own.
     overrides: ClassVar[Mapping[str, str]]
 
-    _problem: SyncError | None = PrivateAttr(default=None)
+    _problem: Exception | None = PrivateAttr(default=None)
     _settings: Settings = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         try:
             self._settings = Settings.from_environment(self._environment())
             self._open(context)
-        except SyncError as error:
+        except Exception as error:
             self._problem = error
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
@@ -54,7 +54,7 @@ class _CheckedResource(dg.ConfigurableResource[Any]):
             self._close()
 
     def check(self) -> None:
-        """Raise SyncError when this resource could not be set up."""
+        """Raise what went wrong when this resource was set up."""
         if self._problem is not None:
             raise self._problem
 

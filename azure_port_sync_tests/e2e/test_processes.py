@@ -110,7 +110,8 @@ def test_the_launcher_fails_when_the_run_fails(seeded: Sandbox, tmp_path: Path) 
     done = run("azure_port_sync", "run", folder=tmp_path, environment=environment)
 
     assert done.returncode == 1
-    assert "Azure refused the credentials" in done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("The sync failed. azure_snapshot: Azure refused the credentials")
     assert "wrong" not in done.stderr + done.stdout
 
 
