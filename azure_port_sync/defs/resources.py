@@ -7,7 +7,8 @@ variable that contains one, so none can end up in run config, in the launchpad o
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.core.errors import SettingsError, StateError
 from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
@@ -270,6 +271,8 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
     if instance is None:
         raise SettingsError("There is no Dagster instance to keep the state in: set AZURE_PORT_SYNC_STATE_URL.")
     folder = instance_folder(instance)
+    with writing_to(folder):
+        pass
     if instance.is_ephemeral and context.log is not None:
         context.log.warning(
             "This Dagster instance is temporary, and so is the state: every run will be a full one. "
@@ -279,7 +282,19 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
 
 
 def instance_folder(instance: dg.DagsterInstance) -> Path:
-    """Return our folder in the instance's; created when missing."""
-    folder = Path(instance.root_directory) / "azure_port_sync"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    """Return our folder in the instance's."""
+    return Path(instance.root_directory) / "azure_port_sync"
+
+
+@contextmanager
+def writing_to(*folders: Path) -> Iterator[None]:
+    """Create folders that only their owner may read. Raises StateError where one of them cannot be written to."""
+    try:
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StateError(
+            f"{folders[-1]} cannot be written to: {error.strerror or error}. Free space there, or make it writable; "
+            "DAGSTER_HOME says where it is."
+        ) from error

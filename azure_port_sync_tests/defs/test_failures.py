@@ -1,5 +1,9 @@
 """The last error of a failed run: one sentence of ours, and a traceback only where the defect is ours."""
 
+import re
+import stat
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -93,3 +97,37 @@ def test_warnings_are_no_reason(operator: Operator, estate: dict[str, str]) -> N
     (problem,) = problems(operator.instance, warned.run_id)
 
     assert (problem.name, problem.stops) == ("subscriptions_present", False)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(operator: Operator, estate: dict[str, str]) -> None:
+    """Whatever is wrong with it: a disk that is full, rights that are missing, or a file in its place."""
+    root = Path(operator.instance.root_directory)
+    (root / "azure_port_sync").write_text("in the way")
+
+    failed = operator.run()
+
+    _, of_run = _errors(operator, failed)
+    assert re.match(rf"{root}/azure_port_sync/values/\S+ cannot be written to: File exists. Free space there", of_run)
+    assert len(of_run.strip().splitlines()) == 1
+
+
+def test_what_a_run_keeps_is_for_its_owner_alone(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sync()
+
+    folder = Path(operator.instance.root_directory) / "azure_port_sync"
+    modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+
+    assert modes == {True: 0o700, False: 0o600}
+
+
+def test_a_temporary_instance_says_what_to_set(
+    operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without DAGSTER_HOME every run would be a full one."""
+    monkeypatch.delenv("AZURE_PORT_SYNC_STATE_URL")
+
+    result = operator.run()
+
+    assert result.success
+    warnings = [entry.user_message for entry in operator.instance.all_logs(result.run_id) if entry.level == 30]
+    assert [text for text in warnings if "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL." in text] != []
