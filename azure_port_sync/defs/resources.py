@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SettingsError, StateError
 from azure_port_sync.defs.azure_sign_in import AzureSignIn, sign_in
+from azure_port_sync.defs.dagster_internals import is_temporary
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
@@ -273,7 +274,7 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
     folder = instance_folder(instance)
     with writing_to(folder):
         pass
-    if instance.is_ephemeral and context.log is not None:
+    if is_temporary(instance) and context.log is not None:
         context.log.warning(
             "This Dagster instance is temporary, and so is the state: every run will be a full one. "
             "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL."

@@ -82,6 +82,14 @@ def test_without_settings_the_definitions_load_and_a_run_says_what_to_set(home: 
     assert "make dev" in done.stderr + done.stdout
 
 
+def test_without_a_folder_for_the_instance_a_run_warns(seeded: Sandbox, tmp_path: Path) -> None:
+    """Each would be full: the state is deleted with the temporary folder that Dagster makes."""
+    done = run(*JOB, folder=tmp_path, environment=seeded.environment())
+
+    assert done.returncode == 0
+    assert "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL." in done.stderr + done.stdout
+
+
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
 
