@@ -8,6 +8,7 @@ This module starts Dagster as a process; modules that import it are imported onl
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -62,11 +63,11 @@ def main() -> int:
         return 0
     # Started in the background by a shell, we inherit an ignored SIGINT, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = {**os.environ, **{name: value or "" for name, value in dotenv_values(".env").items()}}
+    written = {name: value or "" for name, value in dotenv_values(".env").items()}
+    environment = {**os.environ, **written}
     try:
         if has_credentials(environment):
-            home = Path(environment.get("DAGSTER_HOME", "").strip() or _REAL_HOME)
-            place = _place(Path.cwd(), home, environment)
+            place = _place(Path.cwd(), _home(written, environment), environment)
             title = "Syncing once with the settings of this environment"
             return _sync(place, title) if command == "run" else _dagster_dev(place)
         print("No PORT_WEBHOOK_INGEST_URL is set: using the embedded sandbox, which plays Azure and Port.", flush=True)
@@ -104,10 +105,22 @@ class Place:
     environment: dict[str, str]
 
 
+def _home(written: Mapping[str, str], environment: Mapping[str, str]) -> Path:
+    """Return the folder of the Dagster instance; of what is `written` in `.env`, Dagster reads the text itself."""
+    home = Path(environment.get("DAGSTER_HOME", "").strip() or _REAL_HOME).expanduser()
+    if written.get("DAGSTER_HOME", "").strip() and not home.is_absolute():
+        raise SettingsError(
+            f"DAGSTER_HOME in .env is {home}, and Dagster takes no relative folder from there: write "
+            f"DAGSTER_HOME={home.resolve()}."
+        )
+    return home
+
+
 def _place(folder: Path, home: Path, environment: Mapping[str, str]) -> Place:
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     link = home / "dagster.yaml"
-    if not link.is_symlink() and not link.exists():
+    if not link.exists():  # a link that leads nowhere is one into a checkout that was renamed
+        link.unlink(missing_ok=True)
         link.symlink_to(Path("dagster.yaml").resolve())
     quiet = {"PYTHONWARNINGS": "ignore", "DAGSTER_HOME": str(home.resolve()), "PYTHONUNBUFFERED": "1"}
     return Place(folder, {**environment, **quiet})
@@ -140,14 +153,19 @@ def _sync(place: Place, title: str) -> int:
             lines.append(line)
             if " - INFO - incremental_sync - " in line or " - WARNING - incremental_sync - " in line:
                 print(f"  {line.rstrip().split(' - ', 6)[-1]}", flush=True)
-    if process.returncode:
-        print("".join(line for line in lines if " - DEBUG - " not in line), file=sys.stderr)
-        return 1
     os.environ["DAGSTER_HOME"] = place.environment["DAGSTER_HOME"]
-    from azure_port_sync.defs.run_summary import newest_run
+    from azure_port_sync.defs.run_summary import failed_run, newest_run
 
-    print(newest_run())
-    return 0
+    if not process.returncode:
+        print(newest_run())
+        return 0
+    log = "".join(line for line in lines if " - DEBUG - " not in line)
+    failed = re.search(r"Run (\S+) resulted in failure", log)
+    if failed is None or "Stack Trace:" in log:  # not one that a person can fix by the sentence alone
+        print(log, file=sys.stderr)
+    if failed:
+        print(f"\n{failed_run(failed[1])}", file=sys.stderr)
+    return 1
 
 
 def _compare(comparison: Mapping[str, Any]) -> int:

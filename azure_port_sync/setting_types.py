@@ -97,6 +97,12 @@ def _split(url: str) -> SplitResult:
     return split
 
 
+def is_ambiguous_address(url: str) -> bool:
+    """Return whether the user name or the password of a URL ends its host early, so that the rest shows as a path."""
+    host = re.split(r"[/?#]", url.partition("://")[2] or url, maxsplit=1)[0]
+    return "@" in url and "@" not in host
+
+
 def _is_exposed(url: SplitResult) -> bool:
     """Return whether whatever is sent there can be read on the network."""
     return url.scheme == "http" and url.hostname not in _LOOPBACK

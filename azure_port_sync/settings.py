@@ -30,7 +30,11 @@ from azure_port_sync.setting_types import (
     TagFilters,
     TenantId,
     WebhookUrl,
+    is_ambiguous_address,
 )
+
+#: Variables of the HTTP clients, each of which would quote the end of such a password as if it were a host.
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 class Settings(BaseModel):
@@ -171,6 +175,11 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read all settings. Raises SettingsError, one sentence with an example, for the first wrong one."""
         given = {name: value.strip() for name, value in environment.items() if value.strip()}
+        for name, value in given.items():
+            if name.lower() in _PROXIES and is_ambiguous_address(value):
+                raise SettingsError(
+                    f"{name} has a /, ? or # in its user name or password: write %2F, %3F or %23 in its place."
+                )
         try:
             return cls.model_validate(given)
         except ValidationError as error:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.settings import Settings
+from azure_port_sync_tests.support.leaks import shows_none_of
 
 _GUID = "0B1F6471-1BF0-4DDA-AEC3-CB9272F09590"
 _LISTS = [
@@ -355,3 +356,18 @@ def test_another_mistake_shows_no_secret() -> None:
         Settings.from_environment({**_SECRETS, "AZURE_CLOUD": "germany"})
     shown = "".join(traceback.format_exception(error.value))
     assert not any(secret in shown for secret in _SECRETS.values())
+
+
+@pytest.mark.parametrize("password", ["begins/do-not-show", "begins#do-not-show", "begins?do-not-show"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_the_password_of_a_proxy_must_not_end_its_host(name: str, scheme: str, password: str) -> None:
+    """The clients would take the rest of it for a path, and show it in their errors."""
+    with pytest.raises(SettingsError, match=f"^{name} has a /.* write %2F") as error:
+        Settings.from_environment({name: f"{scheme}user:{password}@proxy.contoso.com:8080"})
+    shows_none_of(error.value, "do-not-show")
+
+
+@pytest.mark.parametrize("proxy", ["http://user:a%2Fb@proxy:8080/", "proxy:8080", "http://user:a@b@proxy:8080"])
+def test_any_other_address_of_a_proxy_is_left_to_the_clients(proxy: str) -> None:
+    Settings.from_environment({"HTTPS_PROXY": proxy})

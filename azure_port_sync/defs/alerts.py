@@ -16,8 +16,8 @@ import requests
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.defs.failures import reason
 from azure_port_sync.defs.jobs import ACTIVE, LATE, SINGLETON_TAG
-from azure_port_sync.defs.metadata import problems
 from azure_port_sync.port.transport import new_session
 from azure_port_sync.settings import Settings
 
@@ -124,21 +124,18 @@ def _late_status(instance: dg.DagsterInstance, before: str, now: datetime, silen
 
 
 def _stall(oldest: dg.DagsterRun | None, silence: timedelta) -> str:
-    reason = (
+    cause = (
         f"Run {oldest.run_id[:8]} of {oldest.job_name} is {oldest.status.value.lower()} and makes no progress: "
         "terminate it in the Dagster UI (by force, if its process is gone)."
         if oldest
         else "None is under way: look at the ticks of incremental_sync_schedule in the Dagster UI."
     )
     minutes = silence / timedelta(minutes=1)
-    return f"azure_port_sync: no sync has finished for {minutes:,.0f} minutes, so Port is out of date. {reason}"
+    return f"azure_port_sync: no sync has finished for {minutes:,.0f} minutes, so Port is out of date. {cause}"
 
 
 def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Return why a run failed: the checks that stopped it, otherwise the errors of its steps."""
-    blocking = [problem for problem in problems(instance, run.run_id) if problem.stops]
-    reasons = [problem for problem in blocking if problem.is_check] or blocking
-    text = " ".join(f"{problem.name}: {problem.sentence}" for problem in reasons) or "Its process ended."
+    text = reason(instance, run.run_id)
     return text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}..."
 
 

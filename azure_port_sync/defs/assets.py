@@ -17,9 +17,10 @@ from azure_port_sync.core.identity import target_name
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, concat
 from azure_port_sync.defs.change_set_checks import change_set_checks, snapshot_checks
-from azure_port_sync.defs.checks import CHANGE_SET_CHECKS, DELIVERY_CHECKS, SNAPSHOT_CHECKS, blocking_failures
+from azure_port_sync.defs.checks import CHANGE_SET_CHECKS, DELIVERY_CHECKS, SNAPSHOT_CHECKS
 from azure_port_sync.defs.config import SyncConfig
 from azure_port_sync.defs.delivery_checks import delivery_checks
+from azure_port_sync.defs.failures import fail_if_blocked, user_facing_errors
 from azure_port_sync.defs.jobs import LATE, OWNERS
 from azure_port_sync.defs.metadata import (
     change_set_metadata,
@@ -28,7 +29,6 @@ from azure_port_sync.defs.metadata import (
     kql,
     plan_tags,
     table,
-    user_facing_errors,
 )
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.engine.containers import read_snapshot, with_hidden_subscriptions
@@ -76,33 +76,33 @@ def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResourc
         selection = port.selection
         snapshot = read_snapshot(azure.reader)
         shown = with_hidden_subscriptions(snapshot.frame)
-    is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
-    subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
-    yield dg.MaterializeResult(
-        asset_key="azure_subscriptions",
-        value=subscriptions,
-        metadata={
-            "dagster/row_count": len(shown) - len(groups),
-            "delivery": selection.sink,
-            "delivery_reason": selection.reason,
-            **table(
-                "subscriptions",
-                _with_group_counts(shown[shown["kind"] == Kind.SUBSCRIPTION], groups),
-                ["name", "groups", "groups_in_scope", "subscription_id"],
-            ),
-            "queries": kql({"subscriptions and resource groups": snapshot.query}),
-        },
-    )
-    yield dg.MaterializeResult(
-        asset_key="azure_resource_groups",
-        value=groups,
-        metadata={
-            "dagster/row_count": len(groups),
-            "in_scope": int(groups["in_scope"].sum()),
-            **table("resource_groups", groups, ["name", "in_scope", "subscription_id"]),
-        },
-        check_results=snapshot_checks(snapshot),
-    )
+        is_group = snapshot.frame["kind"] == Kind.RESOURCE_GROUP
+        subscriptions, groups = snapshot.frame[~is_group], snapshot.frame[is_group]
+        yield dg.MaterializeResult(
+            asset_key="azure_subscriptions",
+            value=subscriptions,
+            metadata={
+                "dagster/row_count": len(shown) - len(groups),
+                "delivery": selection.sink,
+                "delivery_reason": selection.reason,
+                **table(
+                    "subscriptions",
+                    _with_group_counts(shown[shown["kind"] == Kind.SUBSCRIPTION], groups),
+                    ["name", "groups", "groups_in_scope", "subscription_id"],
+                ),
+                "queries": kql({"subscriptions and resource groups": snapshot.query}),
+            },
+        )
+        yield dg.MaterializeResult(
+            asset_key="azure_resource_groups",
+            value=groups,
+            metadata={
+                "dagster/row_count": len(groups),
+                "in_scope": int(groups["in_scope"].sum()),
+                **table("resource_groups", groups, ["name", "in_scope", "subscription_id"]),
+            },
+            check_results=snapshot_checks(snapshot),
+        )
 
 
 def _with_group_counts(subscriptions: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
@@ -146,21 +146,20 @@ def azure_change_set(
             resend=not port.sink.verifies,
             catalog=port.api,
         )
-    plan = change_set.plan
-    context.instance.add_run_tags(context.run.run_id, plan_tags(plan))
-    context.log.info(_sentence(change_set, stats))
-    names = dict(zip(azure_subscriptions["subscription_id"], azure_subscriptions["name"], strict=True))
-    metadata = change_set_metadata(change_set, stats, azure.reader.graph, names)
-    checks = change_set_checks(stats, change_set)
-    if len(stats.held):  # the metadata shows the first few; all of them can be downloaded with the run's stdout
-        sys.stdout.write("\n".join(["Deletes that are held:", *stats.held["azure_id"], ""]))
-    for line in blocking_failures(checks):
-        context.log.error(line)
-    if plan.request.dry_run:
-        context.log_event(dg.AssetObservation("azure_change_set", description="Dry run", metadata=metadata))
-        yield from checks
-        return
-    yield dg.MaterializeResult(value=change_set, metadata=metadata, check_results=checks)
+        plan = change_set.plan
+        context.instance.add_run_tags(context.run.run_id, plan_tags(plan))
+        context.log.info(_sentence(change_set, stats))
+        names = dict(zip(azure_subscriptions["subscription_id"], azure_subscriptions["name"], strict=True))
+        metadata = change_set_metadata(change_set, stats, azure.reader.graph, names)
+        checks = change_set_checks(stats, change_set)
+        if len(stats.held):  # the metadata shows the first few; all of them can be downloaded with the run's stdout
+            sys.stdout.write("\n".join(["Deletes that are held:", *stats.held["azure_id"], ""]))
+        if plan.request.dry_run:
+            context.log_event(dg.AssetObservation("azure_change_set", description="Dry run", metadata=metadata))
+            yield from checks
+        else:
+            yield dg.MaterializeResult(value=change_set, metadata=metadata, check_results=checks)
+        fail_if_blocked(checks)
 
 
 def _sentence(change_set: ChangeSet, stats: RunStats) -> str:
@@ -192,23 +191,22 @@ def port_deliveries(
     port: PortResource,
     state: StateResource,
     clock: dg.ResourceParam[Clock],
-) -> dg.MaterializeResult:
-    started = monotonic()
-    progress = _Progress(context.log, started)
+) -> Iterator[dg.MaterializeResult]:
     with user_facing_errors():
+        started = monotonic()
+        progress = _Progress(context.log, started)
         report = deliver_changes(azure_change_set, port.sink, state.store, clock, progress=progress)
-    seconds = monotonic() - started
-    target = azure_change_set.plan.target
-    after, quarantined = state.store.targets.load(target), state.store.facts.quarantined(target)
-    checks = delivery_checks(azure_change_set, report, after, quarantined, port, state.store, clock)
-    for line in blocking_failures(checks):
-        context.log.error(line)
-    return dg.MaterializeResult(
-        metadata=delivery_metadata(
-            azure_change_set, report, port, quarantined, after.watermark, now=clock.now(), seconds=seconds
-        ),
-        check_results=checks,
-    )
+        seconds = monotonic() - started
+        target = azure_change_set.plan.target
+        after, quarantined = state.store.targets.load(target), state.store.facts.quarantined(target)
+        checks = delivery_checks(azure_change_set, report, after, quarantined, port, state.store, clock)
+        yield dg.MaterializeResult(
+            metadata=delivery_metadata(
+                azure_change_set, report, port, quarantined, after.watermark, now=clock.now(), seconds=seconds
+            ),
+            check_results=checks,
+        )
+        fail_if_blocked(checks)
 
 
 class _Progress:

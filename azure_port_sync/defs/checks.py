@@ -4,7 +4,7 @@ A check belongs to the asset that made its counts, so that a red one comes with 
 run before anything wrong is sent or believed; the others warn. `change_set_checks` and `delivery_checks` evaluate them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -83,10 +83,3 @@ def check_result(
     return dg.AssetCheckResult(
         check_name=name, passed=passed, severity=severity, description=description, metadata=metadata
     )
-
-
-def blocking_failures(results: Sequence[dg.AssetCheckResult]) -> Iterator[str]:
-    """Return a line for the log for each check that stops the run; Dagster's own error has no more than its name."""
-    for result in results:
-        if not result.passed and result.severity is _ERROR:
-            yield f"{result.check_name}: {result.description}"

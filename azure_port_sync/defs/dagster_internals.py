@@ -1,15 +1,42 @@
 """The private parts of Dagster that we depend on, all of them, with the reason for each.
 
-`retention` has to delete what Dagster itself leaves behind, and Dagster's public interface cannot. A test of this
-module fails when a new version of Dagster moves these parts, or makes them unnecessary.
+A failed run has to end with a sentence and not with Dagster's own traceback, a run has to warn of a state that is lost
+with it, and `retention` has to delete what Dagster itself leaves behind; the public interface can do none of it. A test
+of this module fails when a new version of Dagster moves these parts, or makes them unnecessary.
 """
 
 from pathlib import Path
+from traceback import TracebackException
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._cli.utils import TMP_DAGSTER_HOME_PREFIX
+from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster_shared.error import SerializableErrorInfo
+
+
+class UserFacingError(DagsterUserCodeProcessError, dg.Failure):
+    """A failure of a step that is recorded as its sentence alone; with the traceback of its cause, where it has one.
+
+    Dagster records the traceback of every error, through a dozen of its own modules, except of one that says that it
+    comes from another process: of that it takes the record that it brings along.
+    """
+
+    def __init__(self, sentence: str, cause: Exception | None = None) -> None:
+        traceback = None if cause is None else TracebackException.from_exception(cause)
+        caused_by = None if traceback is None else SerializableErrorInfo.from_traceback(traceback)
+        info = SerializableErrorInfo(f"{sentence}\n", [], type(self).__name__, cause=caused_by)
+        super().__init__(sentence, allow_retries=False, user_code_process_error_infos=[info])  # type: ignore[no-untyped-call]
+
+
+def is_temporary(instance: dg.DagsterInstance) -> bool:
+    """Return whether an instance is gone with its process: that of a test, or of a command without DAGSTER_HOME.
+
+    Dagster makes the latter in a folder that it deletes, and calls it as permanent as any other.
+    """
+    return instance.is_ephemeral or Path(instance.root_directory).name.startswith(TMP_DAGSTER_HOME_PREFIX)
 
 
 def delete_event_database(instance: dg.DagsterInstance, run_id: str) -> None:

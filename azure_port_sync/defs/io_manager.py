@@ -18,7 +18,9 @@ from pydantic import PrivateAttr, TypeAdapter
 from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.rows import CHANGE_SET, OBSERVATION, to_frame, to_table
-from azure_port_sync.defs.resources import instance_folder
+from azure_port_sync.defs.dagster_internals import UserFacingError
+from azure_port_sync.defs.failures import user_facing_errors
+from azure_port_sync.defs.resources import instance_folder, writing_to
 from azure_port_sync.engine.decide import ChangeSet
 
 #: No run lives longer than a day, and nothing else reads its values.
@@ -38,29 +40,28 @@ class RunValues(dg.ConfigurableIOManager):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.instance is None or context.run_id is None:
             raise dg.DagsterInvariantViolationError("values between assets need a run")
-        values = instance_folder(context.instance) / "values"
-        values.mkdir(exist_ok=True)
-        for old in values.iterdir():
-            if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-        self._folder = values / context.run_id
+        self._folder = instance_folder(context.instance) / "values" / context.run_id
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | ChangeSet) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         if isinstance(obj, ChangeSet):
             label = _LABEL.dump_json((obj.plan, obj.guard, obj.kept, obj.sample))
             table = to_table(obj.frame, CHANGE_SET).replace_schema_metadata({_LABEL_KEY: label})
         else:
             table = to_table(obj, OBSERVATION)
-        pq.write_table(table, self._path(context.asset_key))
+        path, values = self._path(context.asset_key), self._folder.parent
+        with user_facing_errors(), writing_to(values.parent, values, self._folder):
+            for old in values.iterdir():
+                if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+            path.touch(mode=0o600)
+            pq.write_table(table, path)
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | ChangeSet:
         path = self._path(context.asset_key)
         if not path.exists():
-            raise dg.Failure(
+            raise UserFacingError(
                 f"This run has made no {context.asset_key.to_user_string()}, and the one of another run may be out of "
-                "date: launch the job incremental_sync (or full_sync) as a whole instead of a part of it.",
-                allow_retries=False,
+                "date: launch the job incremental_sync (or full_sync) as a whole instead of a part of it."
             )
         table: pa.Table = pq.read_table(path)
         if context.dagster_type.typing_type is ChangeSet:

@@ -1,9 +1,8 @@
-"""Metadata for the Dagster UI: errors as one sentence, numbers to plot, tables cut to what a person reads."""
+"""Metadata for the Dagster UI: numbers to plot, tables cut to what a person reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -11,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.decisions import Verdict
-from azure_port_sync.core.errors import SyncError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.rows import Operation, records
@@ -29,46 +27,6 @@ SHOWN = 20
 _PAYLOAD_SHOWN = 300
 
 _Metadata = dict[str, Any]
-
-
-@contextmanager
-def user_facing_errors() -> Iterator[None]:
-    """Show an error that is meant for a person as one sentence, and spend no retry on it."""
-    try:
-        yield
-    except SyncError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-
-
-class Problem(NamedTuple):
-    """A check of a run that is not green, or a step of it that failed; `stops` says whether it ended the run."""
-
-    name: str
-    sentence: str
-    is_check: bool
-    stops: bool
-
-
-def problems(instance: dg.DagsterInstance, run_id: str) -> Iterator[Problem]:
-    """Return what went wrong in a run, from the run's own events.
-
-    Of an error that was not written for a person only the kind is given: its text may be long, and contain anything.
-    """
-    for entry in instance.all_logs(run_id):
-        event = entry.dagster_event
-        if event is None:
-            continue
-        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            found = event.asset_check_evaluation_data
-            if not found.passed:
-                stops = found.severity is dg.AssetCheckSeverity.ERROR
-                yield Problem(found.check_name, found.description or "", is_check=True, stops=stops)
-        elif event.is_step_failure:
-            data = event.step_failure_data
-            description = data.user_failure_data.description if data.user_failure_data else None
-            kind = data.error.cls_name if data.error else "an error"
-            sentence = description or f"{kind}; the run's log has all of it."
-            yield Problem(event.step_key or "", sentence, is_check=False, stops=True)
 
 
 # -- shapes ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from azure_port_sync import __version__
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.defs.failures import user_facing_errors
 from azure_port_sync.defs.jobs import OWNERS
-from azure_port_sync.defs.metadata import user_facing_errors
 from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.setup import Change, set_up_blueprints, set_up_webhook
@@ -38,9 +38,9 @@ class SetupConfig(dg.Config):
 def port_blueprints(port: PortResource) -> dg.MaterializeResult:
     with user_facing_errors():
         changes = set_up_blueprints(_api(port))
-    return dg.MaterializeResult(
-        metadata={"diff": _diff(changes), **{change.identifier: change.action for change in changes}}
-    )
+        return dg.MaterializeResult(
+            metadata={"diff": _diff(changes), **{change.identifier: change.action for change in changes}}
+        )
 
 
 @dg.asset(
@@ -56,16 +56,16 @@ def port_webhook(context: dg.AssetExecutionContext, config: SetupConfig, port: P
     with user_facing_errors():
         change, url = set_up_webhook(_api(port), port.webhook_url, port.webhook_secret)
         next_step = _next_step(port, change, url, write_env=config.write_env)
-    context.log.info(next_step)
-    return dg.MaterializeResult(
-        metadata={
-            "diff": _diff([change]),
-            "webhook": change.identifier,
-            "action": change.action,
-            "signed": port.webhook_secret is not None,
-            "next_step": next_step,
-        }
-    )
+        context.log.info(next_step)
+        return dg.MaterializeResult(
+            metadata={
+                "diff": _diff([change]),
+                "webhook": change.identifier,
+                "action": change.action,
+                "signed": port.webhook_secret is not None,
+                "next_step": next_step,
+            }
+        )
 
 
 def _api(port: PortResource) -> PortApi:

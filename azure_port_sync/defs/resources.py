@@ -7,7 +7,8 @@ variable that contains one, so none can end up in run config, in the launchpad o
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from azure_port_sync.core.clock import Clock
-from azure_port_sync.core.errors import SettingsError, SyncError
+from azure_port_sync.core.errors import SettingsError, StateError
 from azure_port_sync.defs.azure_sign_in import sign_in
+from azure_port_sync.defs.dagster_internals import is_temporary
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
@@ -39,14 +41,14 @@ class _CheckedResource(dg.ConfigurableResource[Any]):
     #: The setting that a field overrides: a field ``..._variable`` by the value of that variable, another by its own.
     overrides: ClassVar[Mapping[str, str]]
 
-    _problem: SyncError | None = PrivateAttr(default=None)
+    _problem: Exception | None = PrivateAttr(default=None)
     _settings: Settings = PrivateAttr()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         try:
             self._settings = Settings.from_environment(self._environment())
             self._open(context)
-        except SyncError as error:
+        except Exception as error:
             self._problem = error
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
@@ -54,7 +56,7 @@ class _CheckedResource(dg.ConfigurableResource[Any]):
             self._close()
 
     def check(self) -> None:
-        """Raise SyncError when this resource could not be set up."""
+        """Raise what went wrong when this resource was set up."""
         if self._problem is not None:
             raise self._problem
 
@@ -269,7 +271,9 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
     if instance is None:
         raise SettingsError("There is no Dagster instance to keep the state in: set AZURE_PORT_SYNC_STATE_URL.")
     folder = instance_folder(instance)
-    if instance.is_ephemeral and context.log is not None:
+    with writing_to(folder):
+        pass
+    if is_temporary(instance) and context.log is not None:
         context.log.warning(
             "This Dagster instance is temporary, and so is the state: every run will be a full one. "
             "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL."
@@ -278,7 +282,19 @@ def _beside_the_instance(context: dg.InitResourceContext) -> str:
 
 
 def instance_folder(instance: dg.DagsterInstance) -> Path:
-    """Return our folder in the instance's; created when missing."""
-    folder = Path(instance.root_directory) / "azure_port_sync"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    """Return our folder in the instance's."""
+    return Path(instance.root_directory) / "azure_port_sync"
+
+
+@contextmanager
+def writing_to(*folders: Path) -> Iterator[None]:
+    """Create folders that only their owner may read. Raises StateError where one of them cannot be written to."""
+    try:
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StateError(
+            f"{folders[-1]} cannot be written to: {error.strerror or error}. Free space there, or make it writable; "
+            "DAGSTER_HOME says where it is."
+        ) from error

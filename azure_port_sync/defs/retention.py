@@ -12,8 +12,8 @@ from pydantic import Field
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.defs.dagster_internals import delete_evaluations_of_deleted_runs, delete_event_database
+from azure_port_sync.defs.failures import user_facing_errors
 from azure_port_sync.defs.jobs import SINGLETON_TAG
-from azure_port_sync.defs.metadata import user_facing_errors
 from azure_port_sync.defs.resources import StateResource, instance_folder
 
 _BATCH_SIZE = 100
@@ -40,22 +40,22 @@ class RetentionConfig(dg.Config):
 def delete_old_runs(
     context: dg.OpExecutionContext, config: RetentionConfig, state: StateResource, clock: dg.ResourceParam[Clock]
 ) -> None:
-    now = clock.now()
-    successes = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
-    failures = [dg.DagsterRunStatus.FAILURE]
-    deleted_successes = _delete_runs(context.instance, successes, now - timedelta(days=config.keep_successes_days))
-    deleted_failures = _delete_runs(context.instance, failures, now - timedelta(days=config.keep_failures_days))
-    delete_evaluations_of_deleted_runs(context.instance)
     with user_facing_errors():
+        now = clock.now()
+        successes = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
+        failures = [dg.DagsterRunStatus.FAILURE]
+        deleted_successes = _delete_runs(context.instance, successes, now - timedelta(days=config.keep_successes_days))
+        deleted_failures = _delete_runs(context.instance, failures, now - timedelta(days=config.keep_failures_days))
+        delete_evaluations_of_deleted_runs(context.instance)
         targets = state.store.targets.forget_unused(now - timedelta(days=config.keep_states_days))
-    context.log.info(
-        f"Deleted {deleted_successes:,} runs that succeeded more than {config.keep_successes_days} days ago, "
-        f"{deleted_failures:,} that failed more than {config.keep_failures_days} days ago, and the state of "
-        f"{targets:,} targets."
-    )
-    context.add_output_metadata(
-        {"deleted_successes": deleted_successes, "deleted_failures": deleted_failures, "deleted_targets": targets}
-    )
+        context.log.info(
+            f"Deleted {deleted_successes:,} runs that succeeded more than {config.keep_successes_days} days ago, "
+            f"{deleted_failures:,} that failed more than {config.keep_failures_days} days ago, and the state of "
+            f"{targets:,} targets."
+        )
+        context.add_output_metadata(
+            {"deleted_successes": deleted_successes, "deleted_failures": deleted_failures, "deleted_targets": targets}
+        )
 
 
 def _delete_runs(instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], created_before: datetime) -> int:

@@ -1,4 +1,4 @@
-"""The newest run in figures, as `make run` prints it: read from what the run's assets recorded."""
+"""The newest run as `make run` prints it, read from what the run recorded: in figures, or why it failed."""
 
 import time
 from collections.abc import Mapping
@@ -6,11 +6,19 @@ from typing import Any
 
 import dagster as dg
 
+from azure_port_sync.defs.failures import reason
+
 
 def newest_run() -> str:
     """Return a few lines about the newest sync of the instance in DAGSTER_HOME."""
     with dg.DagsterInstance.get() as instance:
         return _summary(_recorded(instance, "azure_change_set"), _recorded(instance, "port_deliveries"))
+
+
+def failed_run(run_id: str) -> str:
+    """Return why a run failed, in the instance in DAGSTER_HOME."""
+    with dg.DagsterInstance.get() as instance:
+        return f"The sync failed. {reason(instance, run_id)}"
 
 
 def _summary(changes: Mapping[str, Any], deliveries: Mapping[str, Any]) -> str:

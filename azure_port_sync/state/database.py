@@ -4,13 +4,16 @@ Whatever the two databases spell differently stands here. So does the one senten
 cannot be used; it shows neither the password nor the rest of the URL.
 """
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
 from operator import itemgetter
+from threading import Timer
 from typing import Any
 
 import pandas as pd
@@ -28,8 +31,16 @@ Row = tuple[Any, ...]
 #: Rows a round trip; bounds the memory of a comparison.
 CHUNK = 5_000
 
-#: How long to wait for SQLite's one lock, which another process may hold for the time of a large transaction.
+logger = logging.getLogger(__name__)
+
+#: How long to wait for a lock, which another process may hold for the time of a large transaction.
 _PATIENCE_SECONDS = 60
+#: How long a statement may take; of millions of rows, one takes a minute.
+_STATEMENT_SECONDS = 30 * 60
+#: After which time a statement that has not ended is logged.
+_SILENCE_SECONDS = 10.0
+#: How soon a server that has vanished is noticed.
+_REACHABLE = {"connect_timeout": 30, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 
 _BEGIN = "azure_port_sync_begin"
 _NOW = "azure_port_sync_now"
@@ -46,9 +57,14 @@ class Database:
         self._engine = _engine(url)
         self.is_postgres = self._engine.dialect.name == "postgresql"
         self._errors = (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
-        if not self.is_postgres:
+        if self.is_postgres:
+            sa.event.listen(self._engine, "begin", _bound_waits)
+        else:
             sa.event.listen(self._engine, "connect", self._give_clock)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
+        sa.event.listen(self._engine, "before_cursor_execute", self._begin_waiting)
+        sa.event.listen(self._engine, "after_cursor_execute", _end_waiting)
+        sa.event.listen(self._engine, "handle_error", _end_waiting_in_vain)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     def close(self) -> None:
@@ -75,10 +91,24 @@ class Database:
                 yield connection
         except self._errors as error:
             reason = str(getattr(error, "orig", error)).strip().partition("\n")[0].rstrip(".")
-            raise StateError(
-                f"The state store ({self}) cannot be used: {reason}. "
-                "Check AZURE_PORT_SYNC_STATE_URL and that the database can be written."
-            ) from error
+            remedy = (
+                "Another process keeps a lock on it: end that one, or wait for the next run, which tries again."
+                if re.search(r"\block", reason)
+                else "Check AZURE_PORT_SYNC_STATE_URL and that the database can be written."
+            )
+            raise StateError(f"The state store ({self}) cannot be used: {reason}. {remedy}") from error
+
+    def _begin_waiting(
+        self, _connection: object, _cursor: object, _sql: str, _values: object, context: Any, *_: object
+    ) -> None:
+        """Have a line logged for a statement that takes long; most of the time, another process has a lock."""
+        line = (
+            f"The state store ({self}) has not answered for {_SILENCE_SECONDS:g} seconds: it is busy, or another "
+            f"process keeps a lock on it, for which this run waits at most {_PATIENCE_SECONDS} seconds"
+        )
+        context.azure_port_sync_wait = Timer(_SILENCE_SECONDS, logger.info, [line])
+        context.azure_port_sync_wait.daemon = True
+        context.azure_port_sync_wait.start()
 
     def now(self, later: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
         """Return an SQL expression: the present instant (or a later one) by the database's clock.
@@ -227,6 +257,23 @@ def _values(number: int) -> str:
     return f"VALUES ({', '.join(['?'] * number)})"
 
 
+def _end_waiting(_connection: object, _cursor: object, _sql: str, _values: object, context: Any, *_: object) -> None:
+    context.azure_port_sync_wait.cancel()
+
+
+def _end_waiting_in_vain(failed: sa.engine.ExceptionContext) -> None:
+    wait = getattr(failed.execution_context, "azure_port_sync_wait", None)
+    if wait is not None:
+        wait.cancel()
+
+
+def _bound_waits(connection: sa.Connection) -> None:
+    """Bound the waits of a transaction on Postgres; options of the connection would be lost behind a pooler."""
+    limits = {"lock_timeout": _PATIENCE_SECONDS, "statement_timeout": _STATEMENT_SECONDS}
+    calls = ", ".join(f"set_config('{name}', '{seconds}s', true)" for name, seconds in limits.items())
+    connection.exec_driver_sql(f"SELECT {calls}")
+
+
 def _begin_sqlite(connection: sa.Connection) -> None:
     """Begin the transaction; the driver would do so before the first change of a row, and after a change of tables."""
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
@@ -240,7 +287,7 @@ def _engine(url: str) -> sa.Engine:
     else:
         # A pooler in transaction mode gives each transaction another connection, which knows nothing of the statements
         # that the last one has prepared (github.com/psycopg/psycopg, issue 1151).
-        options = {"prepare_threshold": None}
+        options = {"prepare_threshold": None, **_REACHABLE}
     try:
         return sa.create_engine(parsed, connect_args=options)
     except ModuleNotFoundError:
@@ -266,7 +313,8 @@ def _parsed(url: str) -> sa.URL:
             f"AZURE_PORT_SYNC_STATE_URL names {database}, which cannot hold the state; "
             "use a postgresql:// or sqlite:/// URL."
         )
-    if "@" in f"{parsed.host}{parsed.database}":  # the end of the password, which no sentence may show
+    # The end of the password, which no sentence may show.
+    if "@" in f"{parsed.host}{parsed.database}" or re.search(r"[?&]\w*password=[^&]*@", url):
         raise StateError("The password in AZURE_PORT_SYNC_STATE_URL has an @ in it: write %40 in its place.")
     return parsed.set(drivername="postgresql+psycopg")
 

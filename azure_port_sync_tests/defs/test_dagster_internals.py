@@ -1,4 +1,4 @@
-"""The private parts of Dagster that retention needs are where we expect them, and still needed."""
+"""The private parts of Dagster that we depend on are where we expect them, and still needed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,11 @@ import sqlalchemy as sa
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
-from azure_port_sync.defs.dagster_internals import delete_evaluations_of_deleted_runs, delete_event_database
+from azure_port_sync.defs.dagster_internals import (
+    UserFacingError,
+    delete_evaluations_of_deleted_runs,
+    delete_event_database,
+)
 
 
 @dg.asset
@@ -67,3 +71,20 @@ def test_an_instance_without_such_a_storage_is_left_alone() -> None:
         delete_event_database(instance, run_id)
         delete_evaluations_of_deleted_runs(instance)
         assert instance.get_run_by_id(run_id) is not None
+
+
+def test_dagster_records_a_traceback_of_every_failure_but_ours(instance: dg.DagsterInstance) -> None:
+    def recorded(failure: dg.Failure) -> str:
+        @dg.asset
+        def fails() -> None:
+            raise failure
+
+        result = dg.materialize([fails], instance=instance, raise_on_error=False)
+        (event,) = result.get_step_failure_events()
+        data = event.step_failure_data
+        assert data.user_failure_data is not None
+        assert data.user_failure_data.description == "A sentence."
+        return data.error_display_string
+
+    assert "Stack Trace:" in recorded(dg.Failure("A sentence."))
+    assert recorded(UserFacingError("A sentence.")) == "A sentence.\n"

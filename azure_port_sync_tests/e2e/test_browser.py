@@ -154,6 +154,8 @@ def _a_failed_run_says_what_to_do(visitor: Visitor, channel: Channel) -> None:
 
     assert failed.status is _FAILURE
     visitor.sees("Azure does not let this principal read")
+    expect(visitor.page.get_by_text("Stack trace", exact=False)).to_have_count(0)
+    visitor.keep("failed-run")
     visitor.dev.wait_for(lambda: channel.posted and "failed" in channel.posted[-1])
     sandbox.faults.clear()
     assert visitor.launch("incremental_sync", "mode: incremental").status is _SUCCESS

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import dagster as dg
 import pytest
 import requests
 
+from azure_port_sync import cli
 from azure_port_sync.cli import has_credentials
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.sandbox.client import SandboxClient
@@ -72,6 +74,14 @@ def test_with_wrong_settings_the_definitions_load_and_a_run_says_what_is_wrong(h
     assert "RESOURCE_TYPES is not valid JSON" in said, said[-3000:]
 
 
+def test_without_a_folder_for_the_instance_a_run_warns(seeded: Sandbox, tmp_path: Path) -> None:
+    """Each would be full: the state is deleted with the temporary folder that Dagster makes."""
+    done = run(*JOB, folder=tmp_path, environment=seeded.environment())
+
+    assert done.returncode == 0
+    assert "Set DAGSTER_HOME, or AZURE_PORT_SYNC_STATE_URL." in done.stderr + done.stdout
+
+
 def test_the_launcher_runs_the_main_job_on_the_sandbox(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
 
@@ -102,8 +112,46 @@ def test_the_launcher_fails_when_the_run_fails(seeded: Sandbox, tmp_path: Path) 
     done = run("azure_port_sync", "run", folder=tmp_path, environment=environment)
 
     assert done.returncode == 1
-    assert "Azure refused the credentials" in done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("The sync failed. azure_snapshot: Azure refused the credentials")
     assert "wrong" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("place", ["home", "./home", "~/home"])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_the_folder_of_the_instance_may_be_written_in_any_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, in_file: bool
+) -> None:
+    """Except one: Dagster reads `.env` itself, and takes no relative folder from there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written = {"DAGSTER_HOME": place} if in_file else {}
+
+    if in_file and not place.startswith("~"):
+        with pytest.raises(
+            SettingsError, match=rf"DAGSTER_HOME in \.env is home, .* write DAGSTER_HOME={tmp_path}/home"
+        ):
+            cli._home(written, {"DAGSTER_HOME": place})
+        return
+    prepared = cli._place(tmp_path, cli._home(written, {"DAGSTER_HOME": place}), {})
+
+    assert prepared.environment["DAGSTER_HOME"] == str(tmp_path / "home")
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+
+
+def test_a_checkout_that_was_renamed_still_has_its_dagster_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "before"
+    checkout.mkdir()
+    (checkout / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    monkeypatch.chdir(checkout)
+    cli._place(checkout, Path("home"), {})
+    monkeypatch.chdir(checkout.rename(tmp_path / "after"))
+
+    cli._place(Path.cwd(), Path("home"), {})
+
+    assert Path("home/dagster.yaml").read_text() == "telemetry: {enabled: false}"
 
 
 def test_make_dev_ticks_survives_a_death_and_stops_on_ctrl_c(tmp_path: Path) -> None:

@@ -78,11 +78,15 @@ def test_it_is_released_however_the_run_ends(store: StateStore, clock: SteppedCl
     assert _end(store) is None
 
 
-def test_the_lease_of_a_killed_run_is_waited_for(store: StateStore, clock: SteppedClock) -> None:
+def test_the_lease_of_a_killed_run_is_waited_for(
+    store: StateStore, clock: SteppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
     store.lease.claim(plan_for(store, run="killed"))
     clock.sleep(10)
-    with claimed(store, clock, plan_for(store)):
+    with caplog.at_level("INFO"), claimed(store, clock, plan_for(store)):
         assert sum(clock.slept) == LEASE.total_seconds()
+    (line,) = caplog.messages
+    assert line.startswith(f"Another run has claimed this target; waiting until {(NOW + LEASE):%Y-%m-%d %H:%M:%S}")
 
 
 def test_that_of_a_run_that_lives_is_not(

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from azure_port_sync.core.cover import Cover
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.state import StateStore
+from azure_port_sync.state import StateStore, database
 from azure_port_sync_tests.support.clocks import SteppedClock
 from azure_port_sync_tests.support.entities import SUB, frame, resource, shown, upsert
 from azure_port_sync_tests.support.leaks import shows_none_of
-from azure_port_sync_tests.support.stores import claimed, comparison, deliver, to_decide
+from azure_port_sync_tests.support.stores import behind_its_back, claimed, comparison, deliver, to_decide
 
 _PASSWORD = "do-not-show"
 
@@ -29,6 +29,8 @@ _PASSWORD = "do-not-show"
         f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}",
         f"postgresql://user:begins@{_PASSWORD}@127.0.0.1:1/database",
         f"postgresql://user:begins@with/{_PASSWORD}@127.0.0.1:1/database",
+        f"postgresql://user@127.0.0.1:1/database?password=begins@{_PASSWORD}",
+        f"postgresql://user:begins/{_PASSWORD}@127.0.0.1:1/database",
         f"nosuchdatabase://user:{_PASSWORD}@host/database",
         f"mysql://user:{_PASSWORD}@host/database",
         "sqlite:////no/such/folder/state.sqlite",
@@ -63,6 +65,48 @@ def test_only_its_owner_may_read_a_new_file(tmp_path: Path, clock: SteppedClock)
     file = tmp_path / "state.sqlite"
     StateStore(f"sqlite:///{file}", clock).close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("way", ["postgres", "pgbouncer"])
+def test_a_wait_for_a_row_is_logged_and_bounded(
+    way: str,
+    request: pytest.FixtureRequest,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(database, "_SILENCE_SECONDS", 0.1)
+    url = str(request.getfixturevalue(way))
+    opened = StateStore(url, clock)
+    plan = claimed(opened)
+    with behind_its_back(url) as another, caplog.at_level("INFO"):
+        another.exec_driver_sql("SELECT * FROM azure_port_sync_target FOR UPDATE")
+        with pytest.raises(StateError, match=r"lock timeout\. Another process keeps a lock on it: end that one"):
+            opened.lease.release(plan)
+    (line,) = caplog.messages
+    assert "has not answered for 0.1 seconds: it is busy, or another process keeps a lock on it" in line
+    caplog.clear()
+    opened.lease.release(plan)
+    opened.close()
+    assert caplog.messages == []
+
+
+def test_a_wait_for_sqlite_is_logged_and_bounded(
+    tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(database, "_SILENCE_SECONDS", 0.1)
+    url = f"sqlite:///{tmp_path / 'state.sqlite'}"
+    opened = StateStore(url, clock)
+    plan = claimed(opened)
+    with behind_its_back(url) as another, caplog.at_level("INFO"):
+        another.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(StateError, match=r"database is locked\. Another process keeps a lock on it: end that one"):
+            opened.lease.release(plan)
+    opened.close()
+    (line,) = caplog.messages
+    assert "keeps a lock on it, for which this run waits at most 1 seconds" in line
 
 
 def test_nothing_is_left_of_a_transaction_that_fails(store: StateStore) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from azure_port_sync.defs.metadata import problems
+from azure_port_sync.defs.failures import problems
 
 _NUMBERS = (
     "subscriptions",
