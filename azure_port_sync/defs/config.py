@@ -52,7 +52,7 @@ class SyncConfig(dg.Config):
     allow_mass_delete: bool = Field(
         default=False,
         description="Allow this one run to delete however much is gone from Azure. Set it when deletes_within_guard "
-        "has stopped a run and you know why so much is gone.",
+        "says that deletes are held, and you know why so much is gone.",
     )
     max_delete_ratio: float = Field(
         default=MAX_DELETE_RATIO,

@@ -1,6 +1,5 @@
 """One sentence when syncing starts to fail, one when it works again, and none in between."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from azure_port_sync.defs.alerts import sync_alerts
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync_tests.support.clocks import Later
 from azure_port_sync_tests.support.listeners import Channel
-from azure_port_sync_tests.support.operator import Operator
+from azure_port_sync_tests.support.operator import NOT_RETIRED, RETIRED, Operator
 
 DOWN = Fault("azure", status=403, times=None)
 
@@ -76,14 +75,15 @@ def test_a_check_that_stopped_the_run_is_in_the_alert(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "MIN_DELETES", 1)
+    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
     operator.sync()
-    operator.sandbox.tenant.delete_group(group_id=estate["web"])
-    operator.run()
-
-    sensor.tick()
+    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
+    for _ in range(2):
+        operator.run()
+        sensor.tick()
 
     (alert,) = channel.posted
-    assert "deletes_within_guard" in alert
+    assert "deliveries_complete: There was nothing to deliver. 3 of the 9 entities" in alert
     assert "`allow_mass_delete: true`" in alert
     assert "subscriptions_present" not in alert
 
@@ -211,15 +211,15 @@ def test_a_long_reason_is_cut(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Teams takes 28 kB, and a channel that refuses the text would never get any."""
-    ids = [f"00000000-0000-4000-8000-{n:012d}" for n in range(900)]
-    monkeypatch.setenv("AZURE_SUBSCRIPTION_IDS", json.dumps([*ids, estate["dev"]]))
+    operator.sandbox.faults.add(Fault("port", status=403, body="<html>" + "long " * 10_000, times=None))
+    monkeypatch.setenv("PORT_DELIVERY_DEADLINE_MINUTES", "1")
     assert not operator.run().success
 
     sensor.tick()
 
     (alert,) = channel.posted
     assert len(alert) < 1500
-    assert "subscriptions_present: AZURE_SUBSCRIPTION_IDS names" in alert
+    assert "deliveries_complete: 9 of 9 deliveries were not made." in alert
 
 
 def test_a_run_that_dagster_tries_again_is_no_incident_yet(

@@ -11,7 +11,7 @@ from azure_port_sync.core import guard
 from azure_port_sync.defs import assets, resources
 from azure_port_sync.defs.failures import problems, reason
 from azure_port_sync.sandbox.faults import Fault
-from azure_port_sync_tests.support.operator import Operator
+from azure_port_sync_tests.support.operator import NOT_RETIRED, RETIRED, Operator
 
 
 def _errors(operator: Operator, result: dg.ExecuteInProcessResult) -> list[str]:
@@ -34,8 +34,9 @@ def _azure_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pyte
 
 def _a_mass_deletion(operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MIN_DELETES", 1)
+    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
     operator.sync()
-    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
 
 
 def _port_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +46,8 @@ def _port_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pytes
 @pytest.mark.parametrize(
     ("trouble", "sentence"),
     [
-        (_azure_refuses, "Azure does not let this principal read"),
-        (_a_mass_deletion, "deletes_within_guard: This run would delete"),
+        (_azure_refuses, "Azure could not be asked: the answer was 403 with an empty body"),
+        (_a_mass_deletion, "deliveries_complete: There was nothing to deliver. 3 of the 9 entities"),
         (_port_refuses, "deliveries_complete: 9 of 9 deliveries were not made."),
     ],
 )

@@ -22,6 +22,8 @@ from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.operator import (
+    NOT_RETIRED,
+    RETIRED,
     TICK,
     Operator,
     failed_checks,
@@ -290,44 +292,49 @@ def test_a_part_of_a_run_started_alone_says_which_job_to_launch(operator: Operat
 # -- guards and overrides --------------------------------------------------------------------------------------------
 
 
-def test_a_mass_deletion_is_blocked_until_a_person_allows_it(
+def test_a_mass_deletion_is_held_until_a_person_allows_it(
     operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The numbers are there to look at, and nothing is delivered; a dry run only warns."""
+    """Everything else is delivered, what is held can be seen, and the run fails at its end; a dry run only warns."""
     monkeypatch.setattr(guard, "MIN_DELETES", 1)
+    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
     operator.sync()
-    operator.sandbox.tenant.delete_group(group_id=estate["web"])
+    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
+    operator.sandbox.tenant.create_resource(estate["data"], "Microsoft.Web/sites", "new")
     before = operator.sandbox.held()
 
     dry = operator.run(mode="incremental", dry_run=True)
     assert dry.success
-    assert "would delete 3 of the 9" in failed_checks(dry)["deletes_within_guard"]
-    assert observed(dry)["deletes"] == 3
+    assert "3 of the 9 entities" in failed_checks(dry)["deletes_within_guard"]
+    assert observed(dry)["held_deletes"] == 3
 
-    blocked = operator.run()
-    assert not blocked.success
-    assert re.search(
-        "would delete 3 of the 9 .*`allow_mass_delete: true`", failed_checks(blocked)["deletes_within_guard"]
-    )
-    assert recorded(blocked)["deletes"] == 3
-    assert blocked.asset_materializations_for_node("port_deliveries") == []
-    assert operator.sandbox.held() == before
+    held = operator.run()
+    assert not held.success
+    assert re.search("3 of the 9 entities .*`allow_mass_delete: true`", failed_checks(held)["deliveries_complete"])
+    assert (recorded(held)["held_deletes"], recorded(held)["accepted_upserts"]) == (3, 1)
+    assert {row["azure_id"] for row in recorded(held)["held"].records} >= {estate["web"], estate["site"]}
+    catalog = operator.sandbox.held()
+    assert {blueprint: len(catalog[blueprint]) - len(before[blueprint]) for blueprint in before} == {
+        "azureSubscription": 0,
+        "azureResourceGroup": 0,
+        "azureCloudResources": 1,
+    }
 
     assert operator.sync(mode="incremental", allow_mass_delete=True)["accepted_deletes"] == 3
-    assert operator.sandbox.compare().sentences() == []
+    assert operator.sandbox.compare(exclude=RETIRED).sentences() == []
 
 
-def test_a_named_subscription_that_is_not_readable_stops_the_run(
+def test_a_named_subscription_that_is_not_readable_is_named_and_stops_nothing(
     operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = "00000000-0000-4000-8000-000000000000"
     monkeypatch.setenv("AZURE_SUBSCRIPTION_IDS", f'["{estate["dev"]}", "{nowhere}"]')
 
-    failed = operator.run()
+    result = operator.run()
 
-    assert not failed.success
-    assert f"AZURE_SUBSCRIPTION_IDS names {nowhere}" in failed_checks(failed)["subscriptions_present"]
-    assert operator.sandbox.port.events == 0
+    assert result.success
+    assert f"AZURE_SUBSCRIPTION_IDS names {nowhere}" in failed_checks(result)["subscriptions_present"]
+    assert operator.sandbox.port.events == 3
 
 
 def test_a_part_or_a_past_window_is_delivered_again_from_the_launchpad(

@@ -108,7 +108,7 @@ def test_a_change_set_with_held_deletes_does_not_move_the_watermark(crowd: Scena
 
 
 def test_deletes_of_what_nobody_knows_do_not_count(crowd: Scenario, tmp_path: Path) -> None:
-    """A first run sends the deletes of a fortnight, so that stale entities of a script go."""
+    """A first run sends the deletes of a fortnight, so that stale entities of a script go, groups as well."""
     crowd.tenant.delete_group(crowd.crowd)
     with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", crowd.clock)) as crowd.store:
-        assert crowd.tick().report.accepted["delete"] == 19  # the resources; no record of the group is read
+        assert crowd.tick().report.accepted["delete"] == 20

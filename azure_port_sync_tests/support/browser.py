@@ -15,6 +15,7 @@ from playwright.sync_api import Locator, Page, Playwright, expect
 
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.dagster_dev import PATIENCE, DagsterDev
+from azure_port_sync_tests.support.operator import NOT_RETIRED
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -26,8 +27,12 @@ class SandboxDev(DagsterDev):
         self.sandbox = sandbox
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        cron = {"INCREMENTAL_SYNC_CRON": "* * * * *", "ALERT_WEBHOOK_URL": alerts}
-        super().__init__(folder, {**sandbox.environment(), **cron}, port=port)
+        settings = {
+            "INCREMENTAL_SYNC_CRON": "* * * * *",
+            "ALERT_WEBHOOK_URL": alerts,
+            "RESOURCE_GROUP_TAG_FILTERS": NOT_RETIRED,
+        }
+        super().__init__(folder, {**sandbox.environment(), **settings}, port=port)
         self.wait_for(self._answers)
 
     def finished(self, run_id: str | None = None) -> dg.DagsterRun:

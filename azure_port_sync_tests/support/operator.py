@@ -43,6 +43,10 @@ class Operator:
         assert self.sync()["accepted"] == 0
 
 
+#: A filter that leaves out nothing of the small estate, and the tags that take a group out of its scope.
+NOT_RETIRED, RETIRED = '{"exclude": {"retired": "yes"}}', {"retired": "yes"}
+
+
 def small_estate(sandbox: Sandbox) -> dict[str, str]:
     """Add two subscriptions with three groups and four resources, older than any change record; ids by short names."""
     tenant = sandbox.tenant
