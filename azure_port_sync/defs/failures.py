@@ -26,8 +26,7 @@ def user_facing_errors() -> Iterator[None]:
     except Exception as error:
         raise UserFacingError(
             f"This is a defect of azure_port_sync ({type(error).__name__}), not of your settings: report it to the "
-            "maintainers, with the traceback in the log of this run. Nothing is lost: the next run that succeeds "
-            "delivers what is missing.",
+            "maintainers, with the traceback in the log of this run.",
             cause=error,
         ) from error
 
