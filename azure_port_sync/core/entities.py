@@ -17,6 +17,10 @@ from azure_port_sync.core.kinds import SUBSCRIPTION_TYPE, Kind, kind_of
 #: providers vary at will. An entity that differs only in them, or in how it last changed, is `unchanged`.
 _NOT_HASHED = frozenset({"rgTags", "id"})
 
+#: The most bytes of `changedProperties`, as canonical JSON; Azure puts values of 300 kB into a change record
+#: (github.com/microsoft/ARI/issues/195), and Port refuses an event that is too large.
+MAX_CHANGED_PROPERTIES = 16 * 1024
+
 #: Return a value as canonical JSON text.
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
@@ -96,8 +100,20 @@ def _change_columns(change: Mapping[str, Any]) -> dict[str, Any]:
         "change_type": change["changeType"],
         # As Azure writes it: 0 to 7 fractional digits, ``Z`` or an offset. Microseconds are kept.
         "change_time": datetime.fromisoformat(change["changeTime"]),
-        "change": canonical(change),
+        "change": canonical({**change, **_cut_to_size(change["changedProperties"])}),
     }
+
+
+def _cut_to_size(changed: Any) -> dict[str, Any]:
+    """Return `changedProperties` without their values, or without their names too, where they are large."""
+    if _fits(changed):
+        return {"changedProperties": changed}
+    names = dict.fromkeys(changed) if isinstance(changed, dict) else {}
+    return {"changedProperties": names if _fits(names) else {}, "changedPropertiesTruncated": True}
+
+
+def _fits(changed: Any) -> bool:
+    return len(canonical(changed).encode()) <= MAX_CHANGED_PROPERTIES
 
 
 def delete_data(identity_columns: Mapping[str, Any]) -> dict[str, Any]:

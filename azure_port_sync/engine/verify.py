@@ -26,7 +26,7 @@ PATIENCE = timedelta(seconds=60)
 _COMPARE_AGAIN_SECONDS = 5.0
 
 #: Keys of `data` that come with a change record alone, or do not make an entity count as changed.
-_NOT_ALWAYS_SENT = ("changeType", "changeTime", "changedProperties", "rgTags", "id")
+_NOT_ALWAYS_SENT = ("changeType", "changeTime", "changedProperties", "changedPropertiesTruncated", "rgTags", "id")
 
 
 @dataclass(frozen=True)

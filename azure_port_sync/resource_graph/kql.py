@@ -25,12 +25,16 @@ _ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t
 
 @dataclass(frozen=True)
 class Query:
-    """A query over one table; `str` gives its text. It may be about a part of the table only: one of `parts`."""
+    """A query over one table; `str` gives its text.
+
+    It may be about a part of the table only: one of `parts`, but for the rows of the ids in `left_out`.
+    """
 
     table: str
     steps: tuple[str, ...]
     parts: int = 1
     part: int = 0
+    left_out: tuple[str, ...] = ()
 
     def split(self, number: int) -> "list[Query]":
         """Return so many queries that together give the rows of this one, each row in one of them.
@@ -42,9 +46,14 @@ class Query:
         """
         return [replace(self, parts=self.parts * number, part=self.part + self.parts * n) for n in range(number)]
 
+    def without(self, row_id: str) -> "Query":
+        """Return the query without the rows of one id of its table."""
+        return replace(self, left_out=(*self.left_out, row_id))
+
     def __str__(self) -> str:
         of_part = [f"where hash(tolower(id)) % {self.parts} == {self.part}"] if self.parts > 1 else []
-        return "\n| ".join([self.table, *of_part, *self.steps])
+        others = [f"where id !in~ ({', '.join(map(literal, self.left_out))})"] if self.left_out else []
+        return "\n| ".join([self.table, *of_part, *others, *self.steps])
 
 
 def literal(text: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azure_port_sync.core.entities import (
+    MAX_CHANGED_PROPERTIES,
     canonical,
     content_hash,
     delete_data,
@@ -122,6 +123,36 @@ def test_data_has_the_keys_of_the_guide() -> None:
     assert (seen["azure_id"], seen["resource_group"]) == (_ID, "web (old)")
     assert (seen["present"], seen["in_scope"], seen["change_type"]) == (True, True, "Update")
     assert seen["change_time"] == datetime(2026, 11, 23, 9, 59, 59, 123456, tzinfo=UTC)
+
+
+_LARGE = MAX_CHANGED_PROPERTIES
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept", "is_cut"),
+    [
+        (None, None, False),
+        ({"a": {"newValue": "x" * (_LARGE - len('{"a":{"newValue":""}}'))}}, ..., False),
+        ({"a": {"newValue": "x" * (_LARGE + 1 - len('{"a":{"newValue":""}}'))}}, {"a": None}, True),
+        ({"a": {"newValue": "ü" * (_LARGE // 2)}, "b": 1}, {"a": None, "b": None}, True),
+        ({"tags.a": {"newValue": "x" * 300_000}, "b": {"newValue": "y"}}, {"tags.a": None, "b": None}, True),
+        ({f"properties.{n}": n for n in range(10_000)}, {}, True),
+        ({"x" * _LARGE: 1}, {}, True),
+        (["x" * _LARGE], {}, True),
+        ("x" * _LARGE, {}, True),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_large_change_loses_its_values_and_then_its_names(
+    changed: Any, kept: Any, is_cut: bool, absent: bool
+) -> None:
+    """Two values of 300 kB beside a tag change put the entity into quarantine, and its tags stayed stale."""
+    change = {**_CHANGE, "changedProperties": changed}
+    seen = observed_absence(_ID, "microsoft.web/sites", change) if absent else observed_row(_ROW, change=change)
+    cut = {"changedPropertiesTruncated": True} if is_cut else {}
+    assert json.loads(seen["change"]) == {**change, "changedProperties": changed if kept is ... else kept, **cut}
+    assert len(seen["change"].encode()) < _LARGE + 200
 
 
 def test_a_container_needs_and_has_no_group_tags() -> None:

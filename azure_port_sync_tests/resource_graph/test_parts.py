@@ -20,9 +20,10 @@ from azure_port_sync.core.windows import Window
 from azure_port_sync.resource_graph import AzureReader, ResourceGraph, kql
 from azure_port_sync.resource_graph.client import QueryScope, Response
 from azure_port_sync.resource_graph.parts import IN_FLIGHT, Part, read_in_parts
+from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import ReaderOf
-from azure_port_sync_tests.support.azure import fill, one_sentence
+from azure_port_sync_tests.support.azure import fill, one_sentence, response_body
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock, StillClock
 
 # -- the loop, without Azure ------------------------------------------------------------------------------------------
@@ -227,6 +228,40 @@ def test_rows_too_wide_for_one_response(sandbox: Sandbox, reader_of: ReaderOf) -
     found = reader_of(Scope.of(extra_columns=["properties"])).inventory([group_id.split("/")[2]])
     assert set(found.frame["azure_id"]) == {row["id"] for row in sandbox.tenant.resources()}
     assert found.rows == found.total_records == 224
+
+
+@pytest.mark.parametrize("others", [3, 25])
+@pytest.mark.parametrize("twins", [9, 30])
+def test_more_rows_of_one_id_than_a_response_holds_stop_nothing(
+    sandbox: Sandbox, reader_of: ReaderOf, others: int, twins: int
+) -> None:
+    """All rows of an id lie in one part, however small that is made: the read failed, in every run."""
+    wanted = fill(sandbox, others)
+    subscription = wanted[0].split("/")[2]
+    twin = sandbox.tenant.create_resource(wanted[0].partition("/providers/")[0], "Microsoft.Web/sites", "O'Brien")
+    for n in range(twins):
+        sandbox.tenant.add_twin(twin, {"id": twin.upper() if n % 2 else twin, "name": f"twin {n}"})
+    reader = reader_of(max_rows=10)
+    window = Window(NOW - timedelta(minutes=1), NOW)
+    for found, ids in [
+        (reader.inventory([subscription]), {*wanted, twin}),
+        (reader.changes(window, [subscription]), {twin}),
+    ]:
+        assert {id_.lower() for id_ in found.frame["azure_id"]} == {id_.lower() for id_ in ids}
+        assert len(found.frame) == len(ids)
+        assert found.duplicates >= min(twins, 5)
+        assert any("rows of one id" in sample for sample in found.samples)
+    assert reader.graph.usage.requests < 40
+
+
+def test_an_id_that_comes_although_it_was_left_out_ends_in_one_sentence(reader_of: ReaderOf, sandbox: Sandbox) -> None:
+    row = {"id": "x"}
+    body = {**response_body(*[row] * 10, total=20), "resultTruncated": "true"}
+    sandbox.graph.quota.limit = None
+    sandbox.faults.add(Fault("azure", status=200, body=body, path="/resources", times=None))
+    with pytest.raises(AzureError) as error:
+        reader_of(max_rows=10).containers()
+    one_sentence(error, "no whole result")
 
 
 class _Changing:
