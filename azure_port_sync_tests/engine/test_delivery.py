@@ -186,6 +186,55 @@ def test_nothing_to_deliver() -> None:
     assert (report.total, report.done, report.not_delivered, report.error) == (0, 0, 0, None)
 
 
+# -- too much to be the entities' fault -------------------------------------------------------------------------------
+
+
+class _Refusing(FakeSink):
+    """A Port that refuses what has this text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text.encode()
+
+    def take(self, body: bytes) -> None:
+        if self._text in body:
+            raise RefusedError("no")
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken", "is_the_set_up"), [(1, 0, False), (2, 0, True), (2, 1, False), (20, 1, False), (21, 1, True)]
+)
+def test_a_refusal_of_everything_is_a_mistake_in_the_set_up(refused: int, taken: int, is_the_set_up: bool) -> None:
+    """A tick of two or three operations was put aside whole, with its deletes, and the run was green."""
+    deletes = [delete(resource(f"bad{n}")) for n in range(refused // 2)]
+    upserts = [upsert(resource(f"bad{n}")) for n in range(refused // 2, refused)]
+    record = MemoryRecord()
+    fine = [upsert(resource(f"good{n}")) for n in range(taken)]
+    report = delivered(change_set(*deletes, *upserts, *fine), _Refusing("bad"), record)
+    assert len(record.quarantined) == report.quarantined == (0 if is_the_set_up else refused)
+    if is_the_set_up:
+        assert f"Port refused {refused} of {refused + taken} deliveries, the last one saying: no. " in str(report.error)
+        assert "Nothing was put into quarantine" in report.summary
+    else:
+        assert (report.error, report.not_delivered) == (None, 0)
+
+
+def test_what_was_not_even_sent_never_counts_as_ports_refusal() -> None:
+    """21 entities with ids that are too long stopped 200 fine ones, in every run."""
+    long = [upsert(resource("(" * 320 + str(n))) for n in range(21)]
+    record = MemoryRecord()
+    report = delivered(change_set(*long, *[upsert(resource(f"x{n}")) for n in range(200)]), FakeSink(), record)
+    assert (report.error, report.accepted, report.not_delivered) == (None, {"upsert": 200}, 0)
+    assert len(record.quarantined) == 21
+
+    report = delivered(change_set(*long), FakeSink(), record)
+    assert (report.error, report.quarantined) == (None, 21)
+
+    report = delivered(change_set(*long, *[upsert(resource(f"bad{n}")) for n in range(2)]), _Refusing("bad"))
+    assert "Port refused 2 of 2 deliveries" in str(report.error)
+    assert report.quarantined == 0
+
+
 # -- what is never about the entity -----------------------------------------------------------------------------------
 
 #: Statuses of proxies, firewalls, load balancers and outages.
