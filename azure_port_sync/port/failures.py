@@ -88,6 +88,7 @@ _NOT_PORT = (
     "it answered {status} with something that is not Port's JSON: check {setting}, and whether a proxy or firewall on "
     "the way answers in Port's place"
 )
+_NOT_TAKEN = "it answered {status}, and that it has not taken what was sent: {message}"
 _REDIRECT = "{edge} answered {status}, a redirect: check the host in {setting}."
 _NO_PLAN = "{edge} answered {status}: {message}. Port's plan for this account does not allow the request: ask Port."
 _NO_METHOD = "{edge} answered {status}: {message}. It no longer takes this request: look for a newer azure_port_sync."
@@ -104,16 +105,20 @@ _NO_RESPONSE = (
     Row(Broken.TOO_SLOW, _ANY, RETRY_ALONE, "its answer came too slowly"),
 )
 
+#: Time-outs, conflicts, locks, upgrades, headers, lawyers and clients that went away.
+_NEVER_OF_THE_ENTITY = frozenset({408, 409, 421, 423, 425, 426, 431, 451, 499})
+
 #: Never about the entity, whoever says it.
 _OF_THE_MOMENT = (
     Row(range(300, 400), _ANY, CONFIGURATION, _REDIRECT),
     Row({407}, _ANY, RETRY, _PROXY_ASKS),
     Row({429}, _ANY, RETRY, _ANSWERED),
-    Row({408, 409, 421, 423, 425, 499}, _ANY, RETRY_ALONE, _ANSWERED),
+    Row(_NEVER_OF_THE_ENTITY, _ANY, RETRY_ALONE, _ANSWERED),
     Row(range(500, 1000), _ANY, RETRY_ALONE, _ANSWERED),
 )
 
 _REST = (
+    Row(range(200, 300), _PORT, RETRY_ALONE, _NOT_TAKEN),
     Row({402}, _PORT, FATAL, _NO_PLAN),
     Row({405}, _PORT, FATAL, _NO_METHOD),
     Row(range(400, 500), _PORT, REFUSED_ENTITY, _REFUSED),  # 400, 413, 422 and their like
@@ -203,7 +208,7 @@ BULK_ENTITY = Edge(
     "PORT_BASE_URL",
     (
         Row({429}, _ANY, RETRY, _ANSWERED_FOR_ONE),
-        Row({401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 499}, _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
+        Row({401, 402, 403, 405, 407, *_NEVER_OF_THE_ENTITY}, _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
         Row(range(400, 500), _ANY, REFUSED_ENTITY, _REFUSED),
         Row(range(1000), _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
     ),
@@ -225,10 +230,18 @@ def raise_for_failure(
     if isinstance(came, Broken):
         raise failure(edge, came, Body.OTHER)
     body = body_of(came)
-    if 200 <= came.status < 300 and body is not Body.PAGE:
+    if 200 <= came.status < 300 and _says_it_has_taken(came):
         return came
     known = {"message": error_message(came, secrets), **(words or {})}
     raise failure(edge, came.status, body, wait=asked_wait(came, now), words=known)
+
+
+def _says_it_has_taken(response: Response) -> bool:
+    """Whether a success is one of Port's: a JSON object, or nothing. Of many entities, it may name those with errors."""
+    json = response.json
+    if isinstance(json, dict):
+        return json.get("ok") is not False or "errors" in json
+    return not response.body.strip()
 
 
 def failure(

@@ -285,6 +285,21 @@ def test_what_is_not_from_port_passes_or_fails_the_run_and_puts_nothing_aside(
     assert record.quarantined == []
 
 
+@pytest.mark.parametrize("body", ["OK", {"ok": False}])
+def test_a_webhook_that_does_not_say_that_it_has_accepted_has_not(
+    sandbox: Sandbox, sink: WebhookSink, body: Any
+) -> None:
+    sandbox.faults.add(Fault("port", status=200, body=body, times=1))
+    assert delivered(change_set(*_TICK), sink).not_delivered == 0
+    assert sink.flow.retries == 1
+
+    sandbox.faults.add(Fault("port", status=200, body=body, times=None))
+    record = MemoryRecord()
+    report = delivered(change_set(*_TICK), sink, record)
+    assert (report.accepted.total(), report.not_delivered, record.quarantined) == (0, 3, [])
+    assert "Port accepted nothing for 10 minutes" in str(report.error)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 413])
 def test_a_page_of_a_firewall_is_named_as_one(sandbox: Sandbox, either_sink: Any, status: int) -> None:
     """Who read "check PORT_WEBHOOK_SECRET" looked for a day in the wrong place."""
