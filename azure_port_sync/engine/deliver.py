@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -37,7 +37,8 @@ class DeliveryLimits(NamedTuple):
     threads (five times as many where a request carries several). `confirmed_together` operations are confirmed at once,
     or as many as are answered `confirmed_within_seconds`: about a second's worth, because a kill repeats them; the
     seconds are real ones, as the kill is. While all requests wait for Port, the lease is renewed after
-    `renewed_within_seconds`. When Port refuses more than `max_refused` and than `max_refused_ratio` of what a run
+    `renewed_within_seconds`. A run that is cancelled waits `stopped_within_seconds` for the requests that are on their
+    way, and goes. When Port refuses more than `max_refused` and than `max_refused_ratio` of what a run
     sends, or all of two operations or more, that is a mistake in the set-up and not in the entities.
     """
 
@@ -45,6 +46,7 @@ class DeliveryLimits(NamedTuple):
     confirmed_together: int = 2500
     confirmed_within_seconds: float = 1.0
     renewed_within_seconds: float = 15.0
+    stopped_within_seconds: float = 2.0
     max_refused: int = 20
     max_refused_ratio: float = 0.05
 
@@ -178,17 +180,22 @@ class _Delivery:
             return
         self.record.begin_sending([event.row for event in events])
         pool = ThreadPoolExecutor(self.sink.concurrency, thread_name_prefix="port")
+        sending: dict[Future[list[Outcome]], list[OutgoingEvent]] = {}
         try:
-            sending = {pool.submit(self._send_batch, batch): batch for batch in batches(events, self.sink)}
+            sending.update((pool.submit(self._send_batch, batch), batch) for batch in batches(events, self.sink))
             for answered in self._answered(sending):
                 self._record_outcomes(answered, sending)
                 self.progress(self.report.done, self.report.total)
                 if self.report.error is not None:
                     for future in sending:
                         future.cancel()
-        finally:
-            # Whatever ends this (a cancelled run, a lost store), no further batch is begun.
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            # A cancelled run or a lost lease: no further request begins, and those on their way have a moment to end.
+            self.sink.flow.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([one for one in sending if not one.cancelled()], timeout=self.limits.stopped_within_seconds)
+            raise
+        pool.shutdown()
 
     def _sendable(self, rows: Sequence[ChangeSetRow]) -> Iterator[OutgoingEvent]:
         """The events of these rows; what Port would refuse for its identifier or its size is refused here."""
@@ -228,6 +235,8 @@ class _Delivery:
                 done = [answered.get(timeout=self.limits.renewed_within_seconds)]
             except Empty:  # a Port that takes long to answer must not cost the run its lease
                 self.record.renew_lease()
+                ends = f"{self.sink.flow.time_left:,.0f} s"
+                logger.info("Waiting for Port: %s requests are not answered; without any answer, for %s", left, ends)
                 continue
             operations = len(sending[done[0]])
             until = time.monotonic() + self.limits.confirmed_within_seconds

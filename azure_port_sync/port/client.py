@@ -48,7 +48,10 @@ class ApiRequest(NamedTuple):
 
 
 class ApiClient:
-    """Sends requests to Port's API. Safe to share between threads; all of them share one access token."""
+    """Sends requests to Port's API. Safe to share between threads; all of them share one access token.
+
+    `stopped` is for all flows of requests to this API, so that a sign-in ends together with the delivery that needs it.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,9 @@ class ApiClient:
         self._clock = clock
         self._timeouts = timeouts
         self._session = new_session(base_url, connections=connections, verify=verify)
-        self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API")
-        self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API")
+        self.stopped = threading.Event()
+        self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
+        self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
         self._token: Token | None = None
         self._renew_at = clock.now()
         self._token_lock = threading.Lock()

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
@@ -19,8 +20,10 @@ from azure_port_sync.core.rows import ChangeSetRow, Operation, records
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.failures import RefusedError
+from azure_port_sync.port.sinks import Sink
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import WebhookSink
+from azure_port_sync.port.transport import Timeouts
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
@@ -336,6 +339,76 @@ def test_what_no_setting_changes_ends_the_delivery_at_once(
     assert f"answered {status}: Not for you. " in str(report.error)
     assert word in str(report.error)
     assert clock.slept == []
+
+
+# -- a run that is cancelled -----------------------------------------------------------------------------------------
+
+
+class _Cancelled(MemoryRecord):
+    """The record of a run that is cancelled, as its main thread sees it, once so many requests have met the fault."""
+
+    def __init__(self, fault: Fault, requests: int = 1) -> None:
+        super().__init__()
+        self._fault, self._requests = fault, requests
+
+    def renew_lease(self) -> None:
+        if threading.current_thread() is threading.main_thread() and self._fault.fired >= self._requests:
+            raise KeyboardInterrupt
+
+
+_SOON = DeliveryLimits(renewed_within_seconds=0.02, stopped_within_seconds=2)
+
+
+def _sending_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("port_")]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 429, "headers": {"Retry-After": "3600"}}, {"kind": "reset"}, {"status": 520}],
+    ids=str,
+)
+@pytest.mark.parametrize("way", ["webhook", "api", "api signing in"])
+def test_a_cancelled_run_stops_sending_within_seconds(sandbox: Sandbox, fault: dict[str, Any], way: str) -> None:
+    """Its last request came five minutes after it had been cancelled."""
+    path = {"webhook": "", "api": "/bulk", "api signing in": "/auth"}[way]
+    ordered = Fault("port", path=path, times=None, **fault)
+    sandbox.faults.add(ordered)
+    environment, clock = {**sandbox.environment(), **sandbox.api_environment()}, SystemClock()
+    common: dict[str, Any] = {"concurrency": 2, "deadline": timedelta(minutes=10), "clock": clock}
+    credentials = (environment[f"PORT_{name}"] for name in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET"))
+    secret = environment["PORT_WEBHOOK_SECRET"]
+    with (
+        closing(PortApi(*credentials, clock=clock, connections=2)) as api,
+        closing(WebhookSink(environment["PORT_WEBHOOK_INGEST_URL"], secret=secret, **common)) as webhook,
+    ):
+        sink: Sink = webhook if way == "webhook" else ApiSink(api, **common)
+        rows = [upsert(resource(f"x{n:03d}")) for n in range(200)]
+        with pytest.raises(KeyboardInterrupt):
+            delivered(change_set(*rows), sink, _Cancelled(ordered), _SOON)
+        assert _sending_threads() == []
+
+
+def test_a_cancelled_run_does_not_wait_for_an_answer_that_does_not_come(sandbox: Sandbox) -> None:
+    environment = sandbox.environment()
+    hanging = Fault("port", kind="hang", times=None)
+    sandbox.faults.add(hanging)
+    sink = WebhookSink(
+        environment["PORT_WEBHOOK_INGEST_URL"],
+        secret=environment["PORT_WEBHOOK_SECRET"],
+        concurrency=2,
+        deadline=timedelta(minutes=10),
+        clock=SystemClock(),
+        timeouts=Timeouts(read_seconds=1),
+    )
+    limits = _SOON._replace(stopped_within_seconds=0.01)
+    with closing(sink):
+        with pytest.raises(KeyboardInterrupt):
+            delivered(change_set(*[upsert(resource(f"x{n}")) for n in range(9)]), sink, _Cancelled(hanging, 2), limits)
+        on_their_way = _sending_threads()
+        for thread in on_their_way:
+            thread.join(10)
+        assert (len(on_their_way), _sending_threads(), hanging.fired) == (2, [], 2)
 
 
 # -- one item that Port keeps failing at -----------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_transient_answers_are_retried(sandbox: Sandbox, sink: WebhookSink, cloc
     """The guide's script gave up after three tries, logged it, and ended with success."""
     sandbox.faults.add(Fault("port", status=status, times=5))
     _tell(sink)
-    assert (sandbox.port.requests, sink.flow.retries, len(clock.slept)) == ({202: 1}, 5, 5)
+    assert (sandbox.port.requests, sink.flow.retries) == ({202: 1}, 5)
 
 
 def test_a_connection_that_breaks_is_retried(sandbox: Sandbox, sink: WebhookSink) -> None:

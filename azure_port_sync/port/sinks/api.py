@@ -36,7 +36,7 @@ class ApiSink:
             if (target := Target.of(mapping)).operation == "create"
         }
         self.concurrency = concurrency
-        self.flow = Flow(clock, deadline=deadline, name="Port's API")
+        self.flow = Flow(clock, deadline=deadline, name="Port's API", stopped=api.stopped)
 
     def close(self) -> None:
         """Nothing is open but the API, which is closed by whoever opened it."""
