@@ -105,9 +105,9 @@ class ApiClient:
             if came.status in request.expected and body_of(came) is Body.PORT:
                 return came
         words = {"purpose": request.purpose, "subject": request.subject}
-        return raise_for_failure(API, came, self._clock.now(), secrets=self._secrets(), words=words)
+        return raise_for_failure(API, came, self._clock.now(), secrets=self.secrets(), words=words)
 
-    def _secrets(self) -> tuple[str, str]:
+    def secrets(self) -> tuple[str, str]:
         """The texts that no error may show."""
         token = self._token
         return self._client_secret, token.authorization.partition(" ")[2] if token else ""
@@ -128,7 +128,7 @@ class ApiClient:
 
         def attempt() -> Token:
             came = self._send_once(request, None)
-            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self._secrets())
+            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self.secrets())
             return read(request, Token.of, json_object(response))
 
         return _patiently(self._sign_in_flow, request, attempt)

@@ -15,6 +15,10 @@ from azure_port_sync.core.errors import PortError
 from azure_port_sync.port.transport import Broken, Response, asked_wait
 
 _LONGEST_MESSAGE = 200
+_LONGEST_READ = 20 * _LONGEST_MESSAGE
+
+#: Look-alikes of the characters that mean something in Markdown, in HTML and in a chat.
+_INERT = str.maketrans("<>[]`|", "‹›()'¦")
 
 
 class Treatment(StrEnum):
@@ -103,6 +107,7 @@ _NO_RESPONSE = (
     Row(Broken.TIMEOUT, _ANY, RETRY_ALONE, "it did not answer in time"),
     Row(Broken.CUT_OFF, _ANY, RETRY_ALONE, "its answer breaks off"),
     Row(Broken.TOO_SLOW, _ANY, RETRY_ALONE, "its answer came too slowly"),
+    Row(Broken.TOO_LARGE, _ANY, RETRY_ALONE, "its answer is larger than any of Port's"),
 )
 
 #: Time-outs, conflicts, locks, upgrades, headers, lawyers and clients that went away.
@@ -274,9 +279,17 @@ def body_of(response: Response) -> Body:
 
 
 def error_message(response: Response, secrets: Iterable[str]) -> str:
-    """Return Port's words about a refusal, on one short line, without the secrets that they may repeat."""
+    """Return Port's words about a refusal, safe to show."""
     json = response.json
-    text = str(json["message"]) if isinstance(json, dict) and "message" in json else response.text
+    return shown(str(json["message"]) if isinstance(json, dict) and "message" in json else response.text, secrets)
+
+
+def shown(text: str, secrets: Iterable[str]) -> str:
+    """Return somebody else's words on one short line, without the secrets that they may repeat, and as mere text.
+
+    They end up in logs, in Markdown and in alerts, where a channel takes `<!channel>` for a call to everybody.
+    """
     for secret in filter(None, secrets):
         text = text.replace(secret, "(secret)")
-    return " ".join(text.split()).rstrip(".")[:_LONGEST_MESSAGE]
+    line = " ".join(text[:_LONGEST_READ].split()).rstrip(".")[:_LONGEST_MESSAGE]
+    return "".join(one for one in line if one.isprintable()).translate(_INERT)

@@ -43,6 +43,7 @@ CASES: list[tuple[int | Broken, Body, str, str]] = [
     (Broken.CONNECTION, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.TIMEOUT, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.CUT_OFF, Body.OTHER, "retry_alone", "retry_alone"),
+    (Broken.TOO_LARGE, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.TOO_SLOW, Body.OTHER, "retry_alone", "retry_alone"),
     *[(status, body, "retry_alone", "retry_alone") for status in (200, 202) for body in Body],
     (302, Body.PAGE, "stops", "stops"),
@@ -125,6 +126,9 @@ def test_whose_words_a_body_has(body: bytes, whose: Body) -> None:
     assert body_of(Response(400, {}, body)) is whose
 
 
+_AS_TEXT = "‹!channel› ‹@U1› (x)(http://y) !(z)(//z) '¦' ‹script›"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -134,6 +138,9 @@ def test_whose_words_a_body_has(body: bytes, whose: Body) -> None:
         (b'{"message":"see s3cret"}', "see (secret)"),
         (b'{"message":"' + b"x" * 195 + b's3cret"}', "x" * 195 + "(secr"),
         (b"", ""),
+        (b'{"message":"' + b"x" * 30_000_000 + b'"}', "x" * 200),
+        (b'{"message":"a\\u001b[31m\\u202eb\\u0000"}', "a(31mb"),
+        (b'{"message":"<!channel> <@U1> [x](http://y) ![z](//z) `|` <script>"}', _AS_TEXT),
     ],
 )
 def test_ports_words_are_one_short_line_without_secrets(body: bytes, message: str) -> None:
