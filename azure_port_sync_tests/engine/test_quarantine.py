@@ -189,6 +189,15 @@ def test_a_person_can_have_it_tried_again(world: Scenario, mode: Mode) -> None:
     _agrees(world)
 
 
+def test_a_rebuild_tries_all_of_it_again(world: Scenario, api: PortApi) -> None:
+    """Who has fixed Port and rebuilt the ledger expects a catalog that is whole."""
+    _with_one(world, "refused")
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL, rebuild_ledger=True, catalog=api)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
 def test_a_refused_group_is_tried_again_with_what_is_in_it(world: Scenario) -> None:
     world.begin()
     fault = _refusing(world)
