@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -37,14 +37,16 @@ class DeliveryLimits(NamedTuple):
     threads (five times as many where a request carries several). `confirmed_together` operations are confirmed at once,
     or as many as are answered `confirmed_within_seconds`: about a second's worth, because a kill repeats them; the
     seconds are real ones, as the kill is. While all requests wait for Port, the lease is renewed after
-    `renewed_within_seconds`. More refusals than `max_refused`, and than `max_refused_ratio` of a run, are a mistake in
-    the set-up and not in the entities.
+    `renewed_within_seconds`. A run that is cancelled waits `stopped_within_seconds` for the requests that are on their
+    way, and goes. When Port refuses more than `max_refused` and than `max_refused_ratio` of what a run
+    sends, or all of two operations or more, that is a mistake in the set-up and not in the entities.
     """
 
     sent_together: int = 1000
     confirmed_together: int = 2500
     confirmed_within_seconds: float = 1.0
     renewed_within_seconds: float = 15.0
+    stopped_within_seconds: float = 2.0
     max_refused: int = 20
     max_refused_ratio: float = 0.05
 
@@ -68,13 +70,15 @@ class DeliveryRecord(Protocol):
 class DeliveryReport:
     """The outcome of a delivery.
 
-    `accepted` counts by operation, `refused` holds each row that Port refuses for what it is, `failed` each at which
-    Port kept failing. `error` is what ended the delivery early.
+    `accepted` counts by operation, `refused_by_port` holds each row that Port refused for what it is, `unsendable` each
+    that was not sent because Port is known to refuse its like, and `failed` each at which Port kept failing. `error` is
+    what ended the delivery early.
     """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
-    refused: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    refused_by_port: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    unsendable: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     quarantined: int = 0
     error: PortError | None = None
@@ -83,6 +87,11 @@ class DeliveryReport:
     def done(self) -> int:
         """Operations of which the outcome is known."""
         return self.accepted.total() + len(self.refused) + len(self.failed)
+
+    @property
+    def refused(self) -> list[tuple[ChangeSetRow, str]]:
+        """Rows that Port does not take as they are, each with the reason."""
+        return self.refused_by_port + self.unsendable
 
     @property
     def not_delivered(self) -> int:
@@ -171,17 +180,22 @@ class _Delivery:
             return
         self.record.begin_sending([event.row for event in events])
         pool = ThreadPoolExecutor(self.sink.concurrency, thread_name_prefix="port")
+        sending: dict[Future[list[Outcome]], list[OutgoingEvent]] = {}
         try:
-            sending = {pool.submit(self._send_batch, batch): batch for batch in batches(events, self.sink)}
+            sending.update((pool.submit(self._send_batch, batch), batch) for batch in batches(events, self.sink))
             for answered in self._answered(sending):
                 self._record_outcomes(answered, sending)
                 self.progress(self.report.done, self.report.total)
                 if self.report.error is not None:
                     for future in sending:
                         future.cancel()
-        finally:
-            # Whatever ends this (a cancelled run, a lost store), no further batch is begun.
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            # A cancelled run or a lost lease: no further request begins, and those on their way have a moment to end.
+            self.sink.flow.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([one for one in sending if not one.cancelled()], timeout=self.limits.stopped_within_seconds)
+            raise
+        pool.shutdown()
 
     def _sendable(self, rows: Sequence[ChangeSetRow]) -> Iterator[OutgoingEvent]:
         """The events of these rows; what Port would refuse for its identifier or its size is refused here."""
@@ -195,7 +209,8 @@ class _Delivery:
             else:
                 yield event
                 continue
-            self._refuse(row, reason)
+            self.report.unsendable.append((row, reason))
+            logger.warning("Port would refuse %s %s: %s", row.operation, row.identifier, reason)
 
     def _send_batch(self, events: Sequence[OutgoingEvent]) -> list[Outcome]:
         """Return what became of each; a request that Port refuses, or keeps failing at, is halved to find out why."""
@@ -220,6 +235,8 @@ class _Delivery:
                 done = [answered.get(timeout=self.limits.renewed_within_seconds)]
             except Empty:  # a Port that takes long to answer must not cost the run its lease
                 self.record.renew_lease()
+                ends = f"{self.sink.flow.time_left:,.0f} s"
+                logger.info("Waiting for Port: %s requests are not answered; without any answer, for %s", left, ends)
                 continue
             operations = len(sending[done[0]])
             until = time.monotonic() + self.limits.confirmed_within_seconds
@@ -260,27 +277,31 @@ class _Delivery:
 
     def _refuse(self, row: ChangeSetRow, reason: str) -> None:
         report = self.report
-        report.refused.append((row, reason))
-        if len(report.refused) <= self.limits.max_refused:
+        report.refused_by_port.append((row, reason))
+        number, sent = len(report.refused_by_port), report.total - len(report.unsendable)
+        if number <= self.limits.max_refused:
             logger.warning("Port refused %s %s: %s", row.operation, row.identifier, reason)
-        if self._is_refused_too_much() and report.error is None:
-            report.error = PortError(
-                f"Port refused {len(report.refused):,} of {report.total:,} deliveries, the last one saying: {reason}. "
-                "So many are a mistake in the set-up and not in the entities: check the blueprints and the webhook's "
-                "mapping in Port (the job port_setup does) and launch again. Nothing was put into quarantine."
-            )
+        if number > max(self.limits.max_refused, self.limits.max_refused_ratio * sent):
+            report.error = report.error or self._refuses_too_much()
 
-    def _is_refused_too_much(self) -> bool:
-        """Whether so much was refused that the entities cannot be the reason."""
-        limit = max(self.limits.max_refused, self.limits.max_refused_ratio * self.report.total)
-        return len(self.report.refused) > limit
+    def _refuses_too_much(self) -> PortError:
+        report = self.report
+        number, sent = len(report.refused_by_port), report.total - len(report.unsendable)
+        return PortError(
+            f"Port refused {number:,} of {sent:,} deliveries, the last one saying: {report.refused_by_port[-1][1]}. So "
+            "many are a mistake in the set-up and not in the entities: check the blueprints and the webhook's mapping "
+            "in Port (the job port_setup does) and launch again. Nothing was put into quarantine."
+        )
 
     def end(self) -> None:
-        """Put what Port refused into quarantine, unless that is too much. Kept failing at everything, Port is down."""
+        """Put what Port does not take into quarantine, unless the reason is not in the entities."""
         report = self.report
-        if report.failed and report.done == len(report.failed):
-            report.error = report.error or self._accepts_nothing(report.failed[0][1])
-        if report.refused and not self._is_refused_too_much():
+        if report.error is None and not report.accepted:
+            if len(report.refused_by_port) > 1:
+                report.error = self._refuses_too_much()
+            elif report.failed and not report.refused_by_port:
+                report.error = self._accepts_nothing(report.failed[0][1])
+        if report.refused and report.error is None:
             self.record.quarantine(report.refused)
             report.quarantined = len(report.refused)
 

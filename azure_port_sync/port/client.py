@@ -48,7 +48,10 @@ class ApiRequest(NamedTuple):
 
 
 class ApiClient:
-    """Sends requests to Port's API. Safe to share between threads; all of them share one access token."""
+    """Sends requests to Port's API. Safe to share between threads; all of them share one access token.
+
+    `stopped` is for all flows of requests to this API, so that a sign-in ends together with the delivery that needs it.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,9 @@ class ApiClient:
         self._clock = clock
         self._timeouts = timeouts
         self._session = new_session(base_url, connections=connections, verify=verify)
-        self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API")
-        self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API")
+        self.stopped = threading.Event()
+        self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
+        self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
         self._token: Token | None = None
         self._renew_at = clock.now()
         self._token_lock = threading.Lock()
@@ -101,9 +105,9 @@ class ApiClient:
             if came.status in request.expected and body_of(came) is Body.PORT:
                 return came
         words = {"purpose": request.purpose, "subject": request.subject}
-        return raise_for_failure(API, came, self._clock.now(), secrets=self._secrets(), words=words)
+        return raise_for_failure(API, came, self._clock.now(), secrets=self.secrets(), words=words)
 
-    def _secrets(self) -> tuple[str, str]:
+    def secrets(self) -> tuple[str, str]:
         """The texts that no error may show."""
         token = self._token
         return self._client_secret, token.authorization.partition(" ")[2] if token else ""
@@ -124,7 +128,7 @@ class ApiClient:
 
         def attempt() -> Token:
             came = self._send_once(request, None)
-            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self._secrets())
+            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self.secrets())
             return read(request, Token.of, json_object(response))
 
         return _patiently(self._sign_in_flow, request, attempt)

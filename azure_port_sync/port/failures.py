@@ -15,6 +15,10 @@ from azure_port_sync.core.errors import PortError
 from azure_port_sync.port.transport import Broken, Response, asked_wait
 
 _LONGEST_MESSAGE = 200
+_LONGEST_READ = 20 * _LONGEST_MESSAGE
+
+#: Look-alikes of the characters that mean something in Markdown, in HTML and in a chat.
+_INERT = str.maketrans("<>[]`|", "‹›()'¦")
 
 
 class Treatment(StrEnum):
@@ -88,6 +92,7 @@ _NOT_PORT = (
     "it answered {status} with something that is not Port's JSON: check {setting}, and whether a proxy or firewall on "
     "the way answers in Port's place"
 )
+_NOT_TAKEN = "it answered {status}, and that it has not taken what was sent: {message}"
 _REDIRECT = "{edge} answered {status}, a redirect: check the host in {setting}."
 _NO_PLAN = "{edge} answered {status}: {message}. Port's plan for this account does not allow the request: ask Port."
 _NO_METHOD = "{edge} answered {status}: {message}. It no longer takes this request: look for a newer azure_port_sync."
@@ -102,18 +107,23 @@ _NO_RESPONSE = (
     Row(Broken.TIMEOUT, _ANY, RETRY_ALONE, "it did not answer in time"),
     Row(Broken.CUT_OFF, _ANY, RETRY_ALONE, "its answer breaks off"),
     Row(Broken.TOO_SLOW, _ANY, RETRY_ALONE, "its answer came too slowly"),
+    Row(Broken.TOO_LARGE, _ANY, RETRY_ALONE, "its answer is larger than any of Port's"),
 )
+
+#: Time-outs, conflicts, locks, upgrades, headers, lawyers and clients that went away.
+_NEVER_OF_THE_ENTITY = frozenset({408, 409, 421, 423, 425, 426, 431, 451, 499})
 
 #: Never about the entity, whoever says it.
 _OF_THE_MOMENT = (
     Row(range(300, 400), _ANY, CONFIGURATION, _REDIRECT),
     Row({407}, _ANY, RETRY, _PROXY_ASKS),
     Row({429}, _ANY, RETRY, _ANSWERED),
-    Row({408, 409, 421, 423, 425, 499}, _ANY, RETRY_ALONE, _ANSWERED),
+    Row(_NEVER_OF_THE_ENTITY, _ANY, RETRY_ALONE, _ANSWERED),
     Row(range(500, 1000), _ANY, RETRY_ALONE, _ANSWERED),
 )
 
 _REST = (
+    Row(range(200, 300), _PORT, RETRY_ALONE, _NOT_TAKEN),
     Row({402}, _PORT, FATAL, _NO_PLAN),
     Row({405}, _PORT, FATAL, _NO_METHOD),
     Row(range(400, 500), _PORT, REFUSED_ENTITY, _REFUSED),  # 400, 413, 422 and their like
@@ -203,7 +213,7 @@ BULK_ENTITY = Edge(
     "PORT_BASE_URL",
     (
         Row({429}, _ANY, RETRY, _ANSWERED_FOR_ONE),
-        Row({401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 499}, _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
+        Row({401, 402, 403, 405, 407, *_NEVER_OF_THE_ENTITY}, _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
         Row(range(400, 500), _ANY, REFUSED_ENTITY, _REFUSED),
         Row(range(1000), _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
     ),
@@ -225,10 +235,18 @@ def raise_for_failure(
     if isinstance(came, Broken):
         raise failure(edge, came, Body.OTHER)
     body = body_of(came)
-    if 200 <= came.status < 300 and body is not Body.PAGE:
+    if 200 <= came.status < 300 and _says_it_has_taken(came):
         return came
     known = {"message": error_message(came, secrets), **(words or {})}
     raise failure(edge, came.status, body, wait=asked_wait(came, now), words=known)
+
+
+def _says_it_has_taken(response: Response) -> bool:
+    """Whether a success is Port's: a JSON object, or nothing. Of many entities, it may name those with errors."""
+    json = response.json
+    if isinstance(json, dict):
+        return json.get("ok") is not False or "errors" in json
+    return not response.body.strip()
 
 
 def failure(
@@ -261,9 +279,17 @@ def body_of(response: Response) -> Body:
 
 
 def error_message(response: Response, secrets: Iterable[str]) -> str:
-    """Return Port's words about a refusal, on one short line, without the secrets that they may repeat."""
+    """Return Port's words about a refusal, safe to show."""
     json = response.json
-    text = str(json["message"]) if isinstance(json, dict) and "message" in json else response.text
+    return shown(str(json["message"]) if isinstance(json, dict) and "message" in json else response.text, secrets)
+
+
+def shown(text: str, secrets: Iterable[str]) -> str:
+    """Return somebody else's words on one short line, without the secrets that they may repeat, and as mere text.
+
+    They end up in logs, in Markdown and in alerts, where a channel takes `<!channel>` for a call to everybody.
+    """
     for secret in filter(None, secrets):
         text = text.replace(secret, "(secret)")
-    return " ".join(text.split()).rstrip(".")[:_LONGEST_MESSAGE]
+    line = " ".join(text[:_LONGEST_READ].split()).rstrip(".")[:_LONGEST_MESSAGE]
+    return "".join(one for one in line if one.isprintable()).translate(_INERT)

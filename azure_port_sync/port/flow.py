@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 _LOG_EVERY = timedelta(seconds=10)  # all threads meet the same trouble
+_SLICE_SECONDS = 1.0  # of a wait, after which it looks whether the run has been stopped
 
 #: How often one request may fail, while others succeed, before that is taken for something about this request.
 KEPT_FAILING_AFTER = 6
@@ -35,14 +36,22 @@ class KeptFailingError(Exception):
     """Port keeps failing at this request, and answers others meanwhile."""
 
 
+class StoppedError(Exception):
+    """The run has ended, so nothing more is sent."""
+
+
 class Flow:
     """The requests to one door of Port, as they are counted, paused and tried again. Safe to share between threads.
 
-    `deadline` bounds the time without one success, not the time of the whole.
+    `deadline` bounds the time without one success, not the time of the whole. `stopped` is shared with the flows that
+    end together with this one.
     """
 
-    def __init__(self, clock: Clock, *, deadline: timedelta, name: str = "Port") -> None:
+    def __init__(
+        self, clock: Clock, *, deadline: timedelta, name: str = "Port", stopped: threading.Event | None = None
+    ) -> None:
         self.deadline = deadline
+        self._stopped = stopped or threading.Event()
         self.requests = 0
         self.bytes = 0
         self.retries = 0
@@ -52,7 +61,11 @@ class Flow:
         self._paused_because = ""
         self._clock = clock
         self._lock = threading.Lock()
-        self._succeeded_at = self._paused_until = self._log_at = clock.now()
+        self._succeeded_at = self._paused_until = self._log_at = self._announced_until = clock.now()
+
+    def stop(self) -> None:
+        """Begin no further request, for good; what waits for its turn ends within a second."""
+        self._stopped.set()
 
     def restart_deadline(self) -> None:
         """Measure the time without a success from now on: requests begin, or Port has answered one."""
@@ -71,7 +84,7 @@ class Flow:
         `heartbeat` comes before each attempt, and stops all of them by raising. Raises KeptFailingError when Port keeps
         failing at this one request; soon when it carries many events `together`, which may do better apart. At the
         deadline that can be the request's own trouble too, so only when several requests in a row have come to it
-        the last TransientError is raised.
+        the last TransientError is raised. Raises StoppedError after `stop`.
         """
         number = failed = 0
         failed_first = self._clock.now()
@@ -79,6 +92,7 @@ class Flow:
             try:
                 self._wait_for_pause()
                 heartbeat()
+                self._raise_if_stopped()
                 with self._lock:
                     self.requests += 1
                 result = attempt()
@@ -97,8 +111,11 @@ class Flow:
                 raise KeptFailingError(str(error))
             if self.time_left <= 0:
                 raise error
-            self._note_retry(error)
-            self._clock.sleep(min(_backoff(number), max(self.time_left, 0.0)))
+            backoff = min(_backoff(number), max(self.time_left, 0.0))
+            self._note_retry(error, backoff)
+            while backoff > 0:
+                self._sleep_slice(backoff)
+                backoff -= _SLICE_SECONDS
             number += 1
 
     def _keeps_failing(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
@@ -113,29 +130,40 @@ class Flow:
 
     def pause(self, seconds: float, why: str = "it asks for time") -> None:
         """Let all requests wait for so long, as Port asks; never past the deadline."""
-        until = self._clock.now() + timedelta(seconds=min(seconds, self.deadline.total_seconds()))
+        seconds = min(seconds, self.deadline.total_seconds())
+        until = self._clock.now() + timedelta(seconds=seconds)
         with self._lock:
             self._paused_until = max(self._paused_until, until)
             self._paused_because = why
+        self._announce_wait(why, seconds)
 
     def _wait_for_pause(self) -> None:
         # In a loop: while this one slept, another may have been asked to wait for longer.
         while (left := (self._paused_until - self._clock.now()).total_seconds()) > 0:
-            left = min(left, self.time_left)
+            left = min(left, self.time_left, _SLICE_SECONDS)
             if left <= 0:
                 raise TransientError(self._paused_because)
             with self._lock:
                 self.waited_seconds += left
-            self._clock.sleep(left)
+            self._sleep_slice(left)
+
+    def _sleep_slice(self, seconds: float) -> None:
+        self._raise_if_stopped()
+        self._clock.sleep(min(seconds, _SLICE_SECONDS))
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise StoppedError
 
     def count_bytes(self, number: int) -> None:
         """Note that so many bytes have reached Port."""
         with self._lock:
             self.bytes += number
 
-    def _note_retry(self, error: TransientError) -> None:
+    def _note_retry(self, error: TransientError, backoff: float) -> None:
         if error.wait:
             self.pause(error.wait, str(error))
+        self._announce_wait(str(error), backoff)
         now = self._clock.now()
         with self._lock:
             self.retries += 1
@@ -144,6 +172,17 @@ class Flow:
                 self._log_at = now + _LOG_EVERY
         if logs:
             logger.warning("%s: %s; trying again", self._name, error)
+
+    def _announce_wait(self, reason: str, seconds: float) -> None:
+        """Log a long wait with its end; those of other requests that end about then need no line of their own."""
+        now = self._clock.now()
+        until = now + timedelta(seconds=seconds)
+        with self._lock:
+            if until - max(now, self._announced_until) <= _LOG_EVERY:
+                return
+            self._announced_until = until
+            self._log_at = max(self._log_at, now + _LOG_EVERY)
+        logger.warning("%s: %s; waiting until %s UTC", self._name, reason, f"{until:%H:%M:%S}")
 
 
 def _backoff(number: int) -> float:

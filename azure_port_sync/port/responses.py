@@ -153,7 +153,7 @@ class Webhook:
 
 
 class EntityError(NamedTuple):
-    """Why Port did not write one entity of a bulk upsert."""
+    """Why Port did not write one entity of a bulk upsert; the message is Port's, as it came."""
 
     status: int
     message: str
@@ -183,7 +183,7 @@ def _errors(errors: list[Any]) -> Iterator[tuple[int, EntityError]]:
             raise ShapeError
         index, status = error.get("index"), error.get("statusCode")
         if isinstance(index, int) and isinstance(status, int):
-            yield index, EntityError(status, " ".join(str(error.get("message")).split()))
+            yield index, EntityError(status, str(error.get("message")))
 
 
 def deleted_identifiers(body: Json) -> set[str]:

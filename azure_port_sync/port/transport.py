@@ -22,6 +22,11 @@ from urllib3.exceptions import HTTPError, TimeoutError  # noqa: A004  (the built
 from azure_port_sync.core.clock import Clock
 
 _CHUNK = 64 * 1024
+
+#: The most bytes of a response that are kept, unpacked: far more than Port's largest, a page of 1000 entities, and far
+#: less than what a response of 2 MB can unpack to.
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+
 _LARGEST_DURATION = 10_000
 
 
@@ -46,6 +51,7 @@ class Broken(StrEnum):
     TIMEOUT = "time-out"
     CUT_OFF = "cut off"
     TOO_SLOW = "too slow"
+    TOO_LARGE = "too large"
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,13 @@ def send_request(
             verify=session.verify,
             proxies=session.proxies,
         ) as response:
-            parts = []
+            parts, size = [], 0
             # The time-out of requests is for two bytes; a response that drips could go on for ever.
             while part := response.raw.read1(_CHUNK, decode_content=True):
                 parts.append(part)
+                size += len(part)
+                if size > MAX_RESPONSE_BYTES:
+                    return Broken.TOO_LARGE
                 if clock.now() > ends:
                     return Broken.TOO_SLOW
             return Response(response.status_code, response.headers, b"".join(parts), len(body or b""))

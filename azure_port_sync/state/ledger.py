@@ -178,7 +178,7 @@ class Ledger:
         """Make the ledger what Port really holds; the next run has to be full, and sends all of it again.
 
         `imported` has the identity columns. What the ledger knew of an entity beyond its existence is kept. All of it
-        is one transaction, and a run that was planned before is refused from then on.
+        is one transaction, and a run that was planned before is refused from then on. Nothing stays in quarantine.
         """
         now, of_target = self._database.clock.now(), t.ledger.c.target == target
         is_there = sa.exists().where(_is_candidate(target))
@@ -196,6 +196,7 @@ class Ledger:
             connection.execute(sa.update(t.target).where(is_it).values(values))
             of_subscriptions = t.subscription.c.target == target
             connection.execute(sa.update(t.subscription).where(of_subscriptions).values(settled=False))
+            connection.execute(sa.delete(t.quarantine).where(t.quarantine.c.target == target))
         return LedgerRebuild(in_port=len(imported), missing=missing, added=len(imported) - kept)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
@@ -19,8 +20,10 @@ from azure_port_sync.core.rows import ChangeSetRow, Operation, records
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.failures import RefusedError
+from azure_port_sync.port.sinks import Sink
 from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.port.sinks.webhook import WebhookSink
+from azure_port_sync.port.transport import Timeouts
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
@@ -186,6 +189,55 @@ def test_nothing_to_deliver() -> None:
     assert (report.total, report.done, report.not_delivered, report.error) == (0, 0, 0, None)
 
 
+# -- too much to be the entities' fault -------------------------------------------------------------------------------
+
+
+class _Refusing(FakeSink):
+    """A Port that refuses what has this text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text.encode()
+
+    def take(self, body: bytes) -> None:
+        if self._text in body:
+            raise RefusedError("no")
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken", "is_the_set_up"), [(1, 0, False), (2, 0, True), (2, 1, False), (20, 1, False), (21, 1, True)]
+)
+def test_a_refusal_of_everything_is_a_mistake_in_the_set_up(refused: int, taken: int, is_the_set_up: bool) -> None:
+    """A tick of two or three operations was put aside whole, with its deletes, and the run was green."""
+    deletes = [delete(resource(f"bad{n}")) for n in range(refused // 2)]
+    upserts = [upsert(resource(f"bad{n}")) for n in range(refused // 2, refused)]
+    record = MemoryRecord()
+    fine = [upsert(resource(f"good{n}")) for n in range(taken)]
+    report = delivered(change_set(*deletes, *upserts, *fine), _Refusing("bad"), record)
+    assert len(record.quarantined) == report.quarantined == (0 if is_the_set_up else refused)
+    if is_the_set_up:
+        assert f"Port refused {refused} of {refused + taken} deliveries, the last one saying: no. " in str(report.error)
+        assert "Nothing was put into quarantine" in report.summary
+    else:
+        assert (report.error, report.not_delivered) == (None, 0)
+
+
+def test_what_was_not_even_sent_never_counts_as_ports_refusal() -> None:
+    """21 entities with ids that are too long stopped 200 fine ones, in every run."""
+    long = [upsert(resource("(" * 320 + str(n))) for n in range(21)]
+    record = MemoryRecord()
+    report = delivered(change_set(*long, *[upsert(resource(f"x{n}")) for n in range(200)]), FakeSink(), record)
+    assert (report.error, report.accepted, report.not_delivered) == (None, {"upsert": 200}, 0)
+    assert len(record.quarantined) == 21
+
+    report = delivered(change_set(*long), FakeSink(), record)
+    assert (report.error, report.quarantined) == (None, 21)
+
+    report = delivered(change_set(*long, *[upsert(resource(f"bad{n}")) for n in range(2)]), _Refusing("bad"))
+    assert "Port refused 2 of 2 deliveries" in str(report.error)
+    assert report.quarantined == 0
+
+
 # -- what is never about the entity -----------------------------------------------------------------------------------
 
 #: Statuses of proxies, firewalls, load balancers and outages.
@@ -236,6 +288,21 @@ def test_what_is_not_from_port_passes_or_fails_the_run_and_puts_nothing_aside(
     assert record.quarantined == []
 
 
+@pytest.mark.parametrize("body", ["OK", {"ok": False}])
+def test_a_webhook_that_does_not_say_that_it_has_accepted_has_not(
+    sandbox: Sandbox, sink: WebhookSink, body: Any
+) -> None:
+    sandbox.faults.add(Fault("port", status=200, body=body, times=1))
+    assert delivered(change_set(*_TICK), sink).not_delivered == 0
+    assert sink.flow.retries == 1
+
+    sandbox.faults.add(Fault("port", status=200, body=body, times=None))
+    record = MemoryRecord()
+    report = delivered(change_set(*_TICK), sink, record)
+    assert (report.accepted.total(), report.not_delivered, record.quarantined) == (0, 3, [])
+    assert "Port accepted nothing for 10 minutes" in str(report.error)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 413])
 def test_a_page_of_a_firewall_is_named_as_one(sandbox: Sandbox, either_sink: Any, status: int) -> None:
     """Who read "check PORT_WEBHOOK_SECRET" looked for a day in the wrong place."""
@@ -272,6 +339,76 @@ def test_what_no_setting_changes_ends_the_delivery_at_once(
     assert f"answered {status}: Not for you. " in str(report.error)
     assert word in str(report.error)
     assert clock.slept == []
+
+
+# -- a run that is cancelled -----------------------------------------------------------------------------------------
+
+
+class _Cancelled(MemoryRecord):
+    """The record of a run that is cancelled, as its main thread sees it, once so many requests have met the fault."""
+
+    def __init__(self, fault: Fault, requests: int = 1) -> None:
+        super().__init__()
+        self._fault, self._requests = fault, requests
+
+    def renew_lease(self) -> None:
+        if threading.current_thread() is threading.main_thread() and self._fault.fired >= self._requests:
+            raise KeyboardInterrupt
+
+
+_SOON = DeliveryLimits(renewed_within_seconds=0.02, stopped_within_seconds=2)
+
+
+def _sending_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("port_")]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 429, "headers": {"Retry-After": "3600"}}, {"kind": "reset"}, {"status": 520}],
+    ids=str,
+)
+@pytest.mark.parametrize("way", ["webhook", "api", "api signing in"])
+def test_a_cancelled_run_stops_sending_within_seconds(sandbox: Sandbox, fault: dict[str, Any], way: str) -> None:
+    """Its last request came five minutes after it had been cancelled."""
+    path = {"webhook": "", "api": "/bulk", "api signing in": "/auth"}[way]
+    ordered = Fault("port", path=path, times=None, **fault)
+    sandbox.faults.add(ordered)
+    environment, clock = {**sandbox.environment(), **sandbox.api_environment()}, SystemClock()
+    common: dict[str, Any] = {"concurrency": 2, "deadline": timedelta(minutes=10), "clock": clock}
+    credentials = (environment[f"PORT_{name}"] for name in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET"))
+    secret = environment["PORT_WEBHOOK_SECRET"]
+    with (
+        closing(PortApi(*credentials, clock=clock, connections=2)) as api,
+        closing(WebhookSink(environment["PORT_WEBHOOK_INGEST_URL"], secret=secret, **common)) as webhook,
+    ):
+        sink: Sink = webhook if way == "webhook" else ApiSink(api, **common)
+        rows = [upsert(resource(f"x{n:03d}")) for n in range(200)]
+        with pytest.raises(KeyboardInterrupt):
+            delivered(change_set(*rows), sink, _Cancelled(ordered), _SOON)
+        assert _sending_threads() == []
+
+
+def test_a_cancelled_run_does_not_wait_for_an_answer_that_does_not_come(sandbox: Sandbox) -> None:
+    environment = sandbox.environment()
+    hanging = Fault("port", kind="hang", times=None)
+    sandbox.faults.add(hanging)
+    sink = WebhookSink(
+        environment["PORT_WEBHOOK_INGEST_URL"],
+        secret=environment["PORT_WEBHOOK_SECRET"],
+        concurrency=2,
+        deadline=timedelta(minutes=10),
+        clock=SystemClock(),
+        timeouts=Timeouts(read_seconds=1),
+    )
+    limits = _SOON._replace(stopped_within_seconds=0.01)
+    with closing(sink):
+        with pytest.raises(KeyboardInterrupt):
+            delivered(change_set(*[upsert(resource(f"x{n}")) for n in range(9)]), sink, _Cancelled(hanging, 2), limits)
+        on_their_way = _sending_threads()
+        for thread in on_their_way:
+            thread.join(10)
+        assert (len(on_their_way), _sending_threads(), hanging.fired) == (2, [], 2)
 
 
 # -- one item that Port keeps failing at -----------------------------------------------------------------------------

@@ -189,11 +189,21 @@ def test_a_person_can_have_it_tried_again(world: Scenario, mode: Mode) -> None:
     _agrees(world)
 
 
+def test_a_rebuild_tries_all_of_it_again(world: Scenario, api: PortApi) -> None:
+    """Who has fixed Port and rebuilt the ledger expects a catalog that is whole."""
+    _with_one(world, "refused")
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL, rebuild_ledger=True, catalog=api)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
 def test_a_refused_group_is_tried_again_with_what_is_in_it(world: Scenario) -> None:
     world.begin()
     fault = _refusing(world)
     group = world.tenant.add_group(world.subscription, "bad", "westeurope", POISON)
     world.tenant.create_resource(group, SITES, "within", tags=POISON)
+    world.tenant.create_resource(world.group, SITES, "fine")
     _settles(world)
     _settles(world)
     assert (set(_quarantine(world)), fault.fired) == ({"bad", "within"}, 2)
@@ -277,12 +287,11 @@ BAD: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Scenario, kind: str) -> None:
+def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Scenario) -> None:
     world.begin()
     fault = _refusing(world)
     watermark = world.store.targets.load("t").watermark
-    _crowd(world, BAD[kind], 21)
+    _crowd(world, BAD["refused"], 21)
     outcome = world.tick()
     assert "Port refused 21 of 61 deliveries" in str(outcome.report.error)
     assert "check the blueprints and the webhook's mapping" in str(outcome.report.error)
@@ -291,8 +300,29 @@ def test_refusals_beyond_the_limit_stop_the_run_and_put_nothing_aside(world: Sce
     assert world.store.targets.load("t").watermark == watermark
     assert fault.fired <= 21
     world.sandbox.faults.clear()
-    if kind == "refused":
-        world.ends_right()
+    world.ends_right()
+
+
+def test_ids_that_are_too_long_stop_nothing_however_many(world: Scenario) -> None:
+    world.begin()
+    _crowd(world, BAD["too long"], 21)
+    assert _settles(world).report.accepted == {"upsert": 40}
+    assert len(_quarantine(world)) == 21
+    _agrees(world)
+
+
+def test_a_tick_that_port_refuses_whole_is_sent_again_with_its_deletes(world: Scenario) -> None:
+    """400 to all of an ordinary tick: all of it went to quarantine, and the delete was never tried again."""
+    world.begin()
+    world.sandbox.faults.add(Fault("port", status=400, body={"ok": False, "message": "no"}, times=None))
+    world.tenant.delete_resource(world.one)
+    world.tenant.create_resource(world.group, SITES, "x3")
+    outcome = world.tick()
+    assert "Port refused 2 of 2 deliveries" in str(outcome.report.error)
+    assert _quarantine(world) == {}
+    world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"delete": 1, "upsert": 1}
+    assert world.sandbox.compare().sentences() == []
 
 
 def test_twenty_refusals_are_put_aside(world: Scenario) -> None:

@@ -24,7 +24,7 @@ from azure_port_sync_tests.support.clocks import NOW
 
 EDGES = {"webhook": WEBHOOK, "api": API, "sign-in": SIGN_IN, "bulk entity": BULK_ENTITY}
 STATUSES = [*range(100, 200), *range(300, 600)]
-NEVER_ABOUT_THE_ENTITY = {401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 429, 499, *range(500, 600)}
+NEVER_ABOUT_THE_ENTITY = {401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 426, 429, 431, 451, 499, *range(500, 600)}
 WORDS = {"message": "said", "purpose": "do that", "subject": "blueprint b"}
 
 
@@ -43,10 +43,11 @@ CASES: list[tuple[int | Broken, Body, str, str]] = [
     (Broken.CONNECTION, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.TIMEOUT, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.CUT_OFF, Body.OTHER, "retry_alone", "retry_alone"),
+    (Broken.TOO_LARGE, Body.OTHER, "retry_alone", "retry_alone"),
     (Broken.TOO_SLOW, Body.OTHER, "retry_alone", "retry_alone"),
-    (200, Body.PAGE, "retry_alone", "retry_alone"),
+    *[(status, body, "retry_alone", "retry_alone") for status in (200, 202) for body in Body],
     (302, Body.PAGE, "stops", "stops"),
-    *[(status, Body.PORT, "refused", "refused") for status in (400, 406, 411, 413, 415, 422, 431)],
+    *[(status, Body.PORT, "refused", "refused") for status in (400, 406, 411, 413, 415, 422)],
     *[(status, Body.OTHER, "retry_alone", "retry_alone") for status in (400, 402, 405, 413, 422, 426, 431, 451)],
     (401, Body.PORT, "stops", "stops"),
     (401, Body.OTHER, "stops", "stops"),
@@ -61,7 +62,7 @@ CASES: list[tuple[int | Broken, Body, str, str]] = [
     (405, Body.PORT, "stops", "stops"),
     (407, Body.PORT, "retry", "retry"),
     (407, Body.PAGE, "retry", "retry"),
-    *[(status, Body.PORT, "retry_alone", "retry_alone") for status in (408, 409, 421, 423, 425, 499)],
+    *[(status, Body.PORT, "retry_alone", "retry_alone") for status in (408, 409, 421, 423, 425, 426, 431, 451, 499)],
     (410, Body.PORT, "stops", "refused"),
     (410, Body.PAGE, "retry_alone", "retry_alone"),
     (429, Body.PORT, "retry", "retry"),
@@ -125,6 +126,9 @@ def test_whose_words_a_body_has(body: bytes, whose: Body) -> None:
     assert body_of(Response(400, {}, body)) is whose
 
 
+_AS_TEXT = "‹!channel› ‹@U1› (x)(http://y) !(z)(//z) '¦' ‹script›"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -134,6 +138,9 @@ def test_whose_words_a_body_has(body: bytes, whose: Body) -> None:
         (b'{"message":"see s3cret"}', "see (secret)"),
         (b'{"message":"' + b"x" * 195 + b's3cret"}', "x" * 195 + "(secr"),
         (b"", ""),
+        (b'{"message":"' + b"x" * 30_000_000 + b'"}', "x" * 200),
+        (b'{"message":"a\\u001b[31m\\u202eb\\u0000"}', "a(31mb"),
+        (b'{"message":"<!channel> <@U1> [x](http://y) ![z](//z) `|` <script>"}', _AS_TEXT),
     ],
 )
 def test_ports_words_are_one_short_line_without_secrets(body: bytes, message: str) -> None:
@@ -166,6 +173,23 @@ def test_a_failure_waits_as_long_as_port_asks(headers: dict[str, str], wait: flo
 )
 def test_a_success_is_returned(response: Any) -> None:
     assert raise_for_failure(WEBHOOK, response, NOW) is response
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"Welcome to the guest network", "it answered 202 with something that is not Port's JSON"),
+        (b'"ok"', "it answered 202 with something that is not Port's JSON"),
+        (b"<html>Welcome</html>", "it answered 202 with a web page, which is not from Port"),
+        (b'{"ok":false,"message":"try later"}', "it answered 202, and that it has not taken what was sent: try later"),
+        (b'{"ok":false}', "it has not taken what was sent"),
+    ],
+)
+@pytest.mark.parametrize("edge", [WEBHOOK, API, SIGN_IN], ids=["webhook", "api", "sign-in"])
+def test_a_success_that_is_not_ports_has_taken_nothing(edge: Edge, body: bytes, sentence: str) -> None:
+    """It counted as delivered, and was never sent again."""
+    with pytest.raises(TransientError, match=sentence):
+        raise_for_failure(edge, Response(202, {}, body), NOW)
 
 
 def test_a_status_that_no_row_names_falls_under_the_last() -> None:

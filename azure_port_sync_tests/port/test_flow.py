@@ -1,12 +1,13 @@
 """The retry loop: how often a request is tried, how long it waits, and when it ends; no test waits for its clock."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from azure_port_sync.port.failures import RefusedError, TransientError
-from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError
+from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError, StoppedError
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
@@ -56,11 +57,70 @@ def _succeeding_before(flow: Flow, attempt: Callable[[], str]) -> Callable[[], s
 
 def test_a_request_is_tried_again_with_growing_waits(flow: Flow, clock: SteppedClock) -> None:
     request = Request(12)
-    assert flow.call(request, _nothing) == "done"
+    attempts: list[datetime] = []
+    assert flow.call(request, lambda: attempts.append(clock.now())) == "done"
     assert (request.attempts, flow.requests, flow.retries) == (13, 13, 12)
     bounds = [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30]
-    assert all(0 <= slept <= bound for slept, bound in zip(clock.slept, bounds, strict=True))
-    assert len(set(clock.slept)) == 12  # with jitter
+    waits = [(after - before).total_seconds() for before, after in pairwise(attempts)]
+    assert all(0 <= waited <= bound for waited, bound in zip(waits, bounds, strict=True))
+    assert len(set(waits)) == 12  # with jitter
+
+
+# -- stopping --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [0, 3600], ids=["in a back-off", "in a pause"])
+def test_a_flow_that_is_stopped_waits_no_longer_than_a_second(
+    flow: Flow, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    """Requests went on for five minutes after the run had been cancelled."""
+    request, sleep = Request(None, wait=asked), clock.sleep
+
+    def stopped_meanwhile(seconds: float) -> None:
+        assert seconds <= 1
+        sleep(seconds)
+        if sum(clock.slept) > 20:
+            stopped.append(len(clock.slept))
+            flow.stop()
+
+    stopped: list[int] = []
+    monkeypatch.setattr(clock, "sleep", stopped_meanwhile)
+    with pytest.raises(StoppedError):
+        flow.call(request, _nothing)
+    assert stopped == [len(clock.slept)]  # there was no other wait, and no other attempt
+    attempts = request.attempts
+    with pytest.raises(StoppedError):
+        flow.call(request, _nothing)
+    assert request.attempts == attempts
+
+
+def test_no_request_begins_once_the_flow_is_stopped(flow: Flow) -> None:
+    request = Request(0)
+    with pytest.raises(StoppedError):
+        flow.call(request, flow.stop)
+    assert (request.attempts, flow.requests) == (0, 0)
+
+
+# -- what the log says -----------------------------------------------------------------------------------------------
+
+
+def test_a_long_wait_is_one_line_with_its_reason_and_its_end(
+    flow: Flow, clock: SteppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert flow.call(Request(1, wait=40, alone=False), _nothing) == "done"
+    assert caplog.messages == ["Port: it answered 503; waiting until 10:00:40 UTC"]
+    caplog.clear()
+    flow.pause(40, "it asks for time")
+    flow.pause(45, "it asks for time")  # as another request was asked in the same moment
+    assert len(caplog.messages) == 1
+
+
+def test_no_wait_is_silent_for_long(flow: Flow, clock: SteppedClock, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TransientError):
+        flow.call(Request(None, alone=False), _nothing)
+    ends = [datetime.fromisoformat(f"2026-11-23T{line[-12:-4]}") for line in caplog.messages if "waiting until" in line]
+    assert len(ends) >= 10
+    assert all(later - earlier <= timedelta(seconds=70) for earlier, later in pairwise(ends))
 
 
 def test_what_concerns_all_requests_ends_at_the_deadline_as_an_outage(flow: Flow, clock: SteppedClock) -> None:

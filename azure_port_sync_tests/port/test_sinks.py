@@ -219,7 +219,9 @@ def test_entities_that_port_asks_to_send_again_are_sent_again_and_only_those(san
     assert [(row.name, reason) for row, reason in report.refused] == [("d", "Port answered 422: said so")]
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 429, 499, 500, 520])
+@pytest.mark.parametrize(
+    "status", [401, 402, 403, 405, 407, 408, 409, 421, 423, 425, 426, 429, 431, 451, 499, 500, 520]
+)
 def test_what_is_never_about_an_entity_is_not_held_against_one_of_many(
     sandbox: Sandbox, sink: ApiSink, status: int
 ) -> None:

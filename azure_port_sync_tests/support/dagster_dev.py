@@ -44,7 +44,15 @@ class RunningCommand:
     def close(self) -> None:
         """Stop all of it, as Ctrl-C in its terminal does."""
         os.killpg(self._process.pid, signal.SIGINT)
-        self._process.wait(PATIENCE)
+        self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the command alone."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end, and return its status."""
+        return self._process.wait(PATIENCE)
 
     def wait_for(self, look: Callable[[], _T | None]) -> _T:
         """Return what `look` finds, once it finds something."""

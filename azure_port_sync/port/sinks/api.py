@@ -10,7 +10,7 @@ from azure_port_sync.core.rows import Operation
 from azure_port_sync.port import model
 from azure_port_sync.port.api import MAX_DELETED, MAX_UPSERTED, PortApi
 from azure_port_sync.port.blueprints import packaged_blueprints
-from azure_port_sync.port.failures import BULK_ENTITY, Body, RefusedError, TransientError, failure
+from azure_port_sync.port.failures import BULK_ENTITY, Body, RefusedError, TransientError, failure, shown
 from azure_port_sync.port.flow import Flow, KeptFailingError
 from azure_port_sync.port.mapping import Json, Target, WebhookMapping
 from azure_port_sync.port.responses import EntityError
@@ -36,7 +36,7 @@ class ApiSink:
             if (target := Target.of(mapping)).operation == "create"
         }
         self.concurrency = concurrency
-        self.flow = Flow(clock, deadline=deadline, name="Port's API")
+        self.flow = Flow(clock, deadline=deadline, name="Port's API", stopped=api.stopped)
 
     def close(self) -> None:
         """Nothing is open but the API, which is closed by whoever opened it."""
@@ -89,7 +89,7 @@ class ApiSink:
         response = self._api.upsert_entities(blueprint, list(left.values()), self.flow)
         again: TransientError | None = None
         for index, position in enumerate(positions):
-            error = _entity_error(response.errors.get(index))
+            error = self._entity_error(response.errors.get(index))
             if isinstance(error, TransientError):
                 again = again or error
                 continue
@@ -119,12 +119,12 @@ class ApiSink:
             return error
         return None
 
-
-def _entity_error(error: EntityError | None) -> TransientError | RefusedError | None:
-    """Return what one entity's error in a bulk response means."""
-    if error is None:
-        return None
-    meaning = failure(BULK_ENTITY, error.status, Body.PORT, words={"message": error.message})
-    if isinstance(meaning, PortError):  # which no row of that table says
-        raise meaning
-    return meaning
+    def _entity_error(self, error: EntityError | None) -> TransientError | RefusedError | None:
+        """Return what one entity's error in a bulk response means."""
+        if error is None:
+            return None
+        message = shown(error.message, self._api.secrets())
+        meaning = failure(BULK_ENTITY, error.status, Body.PORT, words={"message": message})
+        if isinstance(meaning, PortError):  # which no row of that table says
+            raise meaning
+        return meaning

@@ -79,7 +79,7 @@ class WebhookSink:
         )
         if isinstance(came, Response):
             self.flow.count_bytes(came.sent)
-        secrets = (self._url, urlsplit(self._url).path.strip("/"))
+        secrets = (self._url, urlsplit(self._url).path.strip("/"), (self._secret or b"").decode())
         raise_for_failure(WEBHOOK, came, self._clock.now(), secrets=secrets)
 
 
