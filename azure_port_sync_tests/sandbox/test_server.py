@@ -270,7 +270,7 @@ def ask_azure(sandbox: Sandbox) -> requests.Response:
             "grant_type": "client_credentials",
             "client_id": environment["AZURE_CLIENT_ID"],
             "client_secret": environment["AZURE_CLIENT_SECRET"],
-            "scope": f"{sandbox.azure_url}/.default",
+            "scope": "https://management.azure.com/.default",
         },
         verify=environment["REQUESTS_CA_BUNDLE"],
         timeout=10,
