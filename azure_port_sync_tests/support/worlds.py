@@ -349,14 +349,17 @@ class Syncer:
             credential_scopes=["https://management.azure.com/.default"],
             connection_verify=environment["REQUESTS_CA_BUNDLE"],
         )
-        self.api = PortApi(
-            station.sandbox.url,
-            station.sandbox.rest.client_id,
-            station.sandbox.rest.client_secret,
-            clock=self._clock,
-        )
-        self.sink = self._make_sink(environment)
-        self.store = self._open()
+        self._station = station
+        self._open()
+        if setup.delivery == "webhook_batch":  # whose mapping stays until the sandbox is reset
+            set_up_webhook(self.api, environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"])
+
+    def _open(self) -> None:
+        """All that ends with a process."""
+        rest = self._station.sandbox.rest
+        self.api = PortApi(self._station.sandbox.url, rest.client_id, rest.client_secret, clock=self._clock)
+        self.sink = self._make_sink(self._station.environment)
+        self.store = StateStore(f"sqlite:///{self._database}", self._clock)
 
     def _make_sink(self, environment: Mapping[str, str]) -> Sink:
         flow: dict[str, Any] = {
@@ -369,20 +372,19 @@ class Syncer:
         url, secret = environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"]
         if self._setup.delivery == "webhook":
             return WebhookSink(url, secret=secret, **flow)
-        set_up_webhook(self.api, url, secret)  # until the sandbox is reset
         return WebhookBatchSink(url, secret=secret, **flow)
 
-    def _open(self) -> StateStore:
-        return StateStore(f"sqlite:///{self._database}", self._clock)
-
     def come_back(self) -> None:
-        self.store.close()
-        self.store = self._open()
+        self._end()
+        self._open()
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self.store.close()
         self.sink.close()
         self.api.close()
+
+    def close(self) -> None:
+        self._end()
         self.graph.close()
         self._database.unlink()
 
