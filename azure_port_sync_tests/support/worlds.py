@@ -466,9 +466,11 @@ class Grace:
         self._snapshot_at: datetime | None = None
         self._own: frozenset[str] = frozenset()
         self._shown: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
 
     def run_begins(self) -> None:
         self._snapshot_at = None
+        self._silent = frozenset()
 
     def snapshot(
         self,
@@ -503,12 +505,9 @@ class Grace:
             watched.everything = groups is None
             watched.readable = groups or frozenset()
 
-    def read(self, own: frozenset[str], shown: frozenset[str], catalog: Catalog) -> None:
+    def read(self, own: frozenset[str], shown: frozenset[str]) -> None:
         """A run has read, and these show what they showed before: of the others, it may not have seen all."""
-        if self._snapshot_at is None:
-            return
-        for guid in (self._own - own) | (self._shown - shown):
-            self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
+        self._silent = (self._own - own) | (self._shown - shown)
 
     def _miss(
         self,
@@ -536,10 +535,12 @@ class Grace:
                 doubtful = missed.perhaps or (partly and watched.own_row_read == _Maybe)
                 watched.held[key] = _Held(entity, missed.earliest, perhaps=doubtful)
 
-    def run_ends(self, now: datetime, *, in_order: bool, settled: bool) -> None:
+    def run_ends(self, now: datetime, catalog: Catalog, *, in_order: bool, settled: bool) -> None:
         """A run is over: `in_order` when it decided, `settled` when Port has taken all of it as well."""
         if self._snapshot_at is None:
             return
+        for guid in self._silent:  # what was read of it before has been sent, and stays
+            self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
             if in_order and guid in self._own:
                 watched.own_row_read = _Yes
@@ -830,7 +831,7 @@ class World:
                 assert deleted <= most, f"{deleted} existing entities were deleted, the guard allows {most}"
         finally:
             settled = ran is not None and ran.not_delivered == ran.held == 0
-            self.grace.run_ends(self.clock.now(), in_order=ran is not None, settled=settled)
+            self.grace.run_ends(self.clock.now(), self.sandbox.held(), in_order=ran is not None, settled=settled)
         if ran is None or not ran.held:
             return ran
         assert not allow, "the guard holds what was allowed"
@@ -849,7 +850,7 @@ class World:
     def _tell_of_reading(self) -> None:
         rows = self._shown_containers(self.azure_scope)
         own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
-        self.grace.read(own, frozenset(guid for guid, _, _ in rows), self.sandbox.held())
+        self.grace.read(own, frozenset(guid for guid, _, _ in rows))
 
     def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
         """Subscription, type and id of each subscription and group that Azure shows now."""
