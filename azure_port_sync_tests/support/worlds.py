@@ -448,8 +448,10 @@ class _Watched:
     held: dict[tuple[str, str], _Held] = field(default_factory=dict)
     readable: frozenset[str] = frozenset()  # identifiers of the groups that the last snapshot could show
     everything: bool = False
+    back_unnoticed: bool = False  # it was shown again, but to a run that did not live to remember it
 
     def let_go(self) -> None:
+        self.back_unnoticed |= self.missed is not None
         self.missed = None
         self.held.clear()
 
@@ -520,7 +522,7 @@ class Grace:
         partly: bool,
     ) -> None:
         first = watched.missed is None
-        missed = watched.missed = watched.missed or _Held({}, now)
+        missed = watched.missed = watched.missed or _Held({}, now, perhaps=watched.back_unnoticed)
         for key, entity in _within(catalog, guid):
             group = _group_of(key[1])
             if group and (groups is None or group in groups):
@@ -542,6 +544,8 @@ class Grace:
         for guid in self._silent:  # what was read of it before has been sent, and stays
             self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
+            if in_order and watched.missed is None:
+                watched.back_unnoticed = False
             if in_order and guid in self._own:
                 watched.own_row_read = _Yes
             for one in (watched.missed, *watched.held.values()):
