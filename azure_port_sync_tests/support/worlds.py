@@ -542,7 +542,11 @@ class Grace:
         if self._snapshot_at is None:
             return
         for guid in self._silent:  # what was read of it before has been sent, and stays
-            self._miss(self._watched[guid], guid, self._snapshot_at, frozenset(), catalog, partly=False)
+            watched = self._watched[guid]
+            for key, entity in _within(catalog, guid):
+                if key in watched.held:
+                    watched.held[key].entity = entity
+            self._miss(watched, guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
             if in_order and watched.missed is None:
                 watched.back_unnoticed = False
