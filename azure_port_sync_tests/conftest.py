@@ -182,18 +182,31 @@ def reader(reader_of: ReaderOf) -> AzureReader:
 
 
 @pytest.fixture
-def sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[WebhookSink]:
-    """Delivers to the sandbox's webhook, signed, with four requests in flight."""
+def sink_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[Callable[[], WebhookSink]]:
+    """Makes sinks: one for each process, because a delivery that was killed sends nothing more by its own."""
     environment = sandbox.environment()
-    webhook = WebhookSink(
-        environment["PORT_WEBHOOK_INGEST_URL"],
-        secret=environment["PORT_WEBHOOK_SECRET"],
-        concurrency=4,
-        deadline=timedelta(minutes=10),
-        clock=clock,
-    )
-    yield webhook
-    webhook.close()
+    opened = []
+
+    def make() -> WebhookSink:
+        webhook = WebhookSink(
+            environment["PORT_WEBHOOK_INGEST_URL"],
+            secret=environment["PORT_WEBHOOK_SECRET"],
+            concurrency=4,
+            deadline=timedelta(minutes=10),
+            clock=clock,
+        )
+        opened.append(webhook)
+        return webhook
+
+    yield make
+    for webhook in opened:
+        webhook.close()
+
+
+@pytest.fixture
+def sink(sink_of: Callable[[], WebhookSink]) -> WebhookSink:
+    """Delivers to the sandbox's webhook, signed, with four requests in flight."""
+    return sink_of()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync_tests.support.azure import error_body
 from azure_port_sync_tests.support.browser import CHROMIUM, SandboxDev, Visitor, page_of
 from azure_port_sync_tests.support.listeners import Channel
 from azure_port_sync_tests.support.operator import RETIRED
@@ -147,7 +148,8 @@ def _a_mass_deletion_is_held_and_allowed(visitor: Visitor) -> None:
 
 def _a_failed_run_says_what_to_do(visitor: Visitor, channel: Channel) -> None:
     sandbox = visitor.dev.sandbox
-    sandbox.faults.add(Fault("azure", status=403, path="ResourceGraph", times=None))
+    refusal = error_body("AuthorizationFailed")
+    sandbox.faults.add(Fault("azure", status=403, body=refusal, path="ResourceGraph", times=None))
 
     failed = visitor.launch("incremental_sync", "mode: incremental")
 

@@ -312,7 +312,7 @@ def test_a_mass_deletion_is_held_until_a_person_allows_it(
     assert not held.success
     assert re.search("3 of the 9 entities .*`allow_mass_delete: true`", failed_checks(held)["deliveries_complete"])
     assert (recorded(held)["held_deletes"], recorded(held)["accepted_upserts"]) == (3, 1)
-    assert {row["azure_id"] for row in recorded(held)["held"].records} >= {estate["web"], estate["site"]}
+    assert {row.data["azure_id"] for row in recorded(held)["held"].records} >= {estate["web"], estate["site"]}
     catalog = operator.sandbox.held()
     assert {blueprint: len(catalog[blueprint]) - len(before[blueprint]) for blueprint in before} == {
         "azureSubscription": 0,

@@ -1,5 +1,6 @@
 """Of two runs at once, one stops; the run after a killed one waits for its lease to end."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.request import Request
 from azure_port_sync.engine.run import deliver_changes
+from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.state import DeliveryLedger
 from azure_port_sync.state.lease import LEASE
 from azure_port_sync_tests.support.scenario import TICK, Scenario
@@ -17,7 +19,7 @@ class _Killed(BaseException):
 
 
 def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
-    world: Scenario, monkeypatch: pytest.MonkeyPatch
+    world: Scenario, sink_of: Callable[[], WebhookSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.begin()
     world.tenant.delete_resource(world.one)
@@ -26,6 +28,7 @@ def test_the_run_after_a_killed_one_waits_for_its_claim_to_end(
         patched.setattr(world.store.lease, "release", _kill)
         with pytest.raises(_Killed):
             world.tick()
+    world.sink = sink_of()
     world.clock.slept.clear()
     change_set, _ = world.decide(Request(), run="next")
     assert deliver_changes(change_set, world.sink, world.store, world.clock).not_delivered == 0

@@ -1,6 +1,6 @@
 """Histories that once left the catalog wrong: each ends with quiet ticks and a catalog equal to the tenant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +10,7 @@ from azure_port_sync.core.decisions import Verdict
 from azure_port_sync.core.request import Mode
 from azure_port_sync.engine.containers import read_snapshot
 from azure_port_sync.engine.deliver import DeliveryLimits
+from azure_port_sync.port.sinks.webhook import WebhookSink
 from azure_port_sync.resource_graph import ReadResult
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import DeliveryLedger, StateStore
@@ -40,7 +41,7 @@ def test_a_subscription_that_comes_back_after_an_interrupted_deletion(world: Sce
 
 
 def test_a_group_deletion_that_port_took_and_the_ledger_did_not_settle(
-    world: Scenario, monkeypatch: pytest.MonkeyPatch
+    world: Scenario, sink_of: Callable[[], WebhookSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Port deletes what is in the group; the ledger must not go on saying that Port has it."""
     world.include = {"env": "p"}
@@ -57,6 +58,7 @@ def test_a_group_deletion_that_port_took_and_the_ledger_did_not_settle(
         with pytest.raises(KeyboardInterrupt):
             world.deliver(snapshot)
 
+    world.sink = sink_of()
     world.ends_right()
 
 
