@@ -79,7 +79,7 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int, stor
     name = "ledger_matches_inventory"
     if change_set.kept is None or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
-    refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
+    refused = frame_of([row._asdict() for row, _ in report.put_aside], CHANGE_SET)
     known = store.ledger.known_among(change_set.plan.target, refused)
     expected = expected_ledger_rows(change_set.kept, refused, known)
     remedy = "" if rows == expected else " Launch full_sync with `force: true`, and report it to the maintainers."
@@ -101,7 +101,7 @@ def _port_check(
         return check_result(name, True, "Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.")
     if change_set.plan.mode is not Mode.FULL or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
-    refused = {(row.kind, row.identifier) for row, _ in report.refused}
+    refused = {(row.kind, row.identifier) for row, _ in report.put_aside}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
         found = verify(port.api, port.mapping, store.ledger.counts(change_set.plan.target), sample, clock)

@@ -103,7 +103,7 @@ def _survey(reader: AzureReader, store: StateStore, run_plan: Plan, snapshot: pd
     )
     facts = store.facts
     remembered = Remembered(
-        facts.pending(target), facts.held(target), facts.quarantined(target), facts.tombstones(target)
+        facts.pending(target), facts.held(target), facts.put_aside(target), facts.tombstones(target)
     )
     survey = Survey(reader, store, run_plan, containers, remembered, now)
     survey.observe()

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from azure_port_sync.core.decisions import CONFIRMED, SENDING
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
 from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.quarantine import Cause
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database
@@ -97,10 +98,18 @@ class DeliveryLedger:
                     connection.execute(sa.delete(t.ledger).where(self._lies_in(row)))
             self._facts.forget_delivered(connection, target, rows)
 
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason."""
+    def in_quarantine(self) -> dict[tuple[str, str], Cause]:
+        """Return what counts as quarantined, by kind and lower-case id, with its cause."""
+        rows = self._facts.quarantined(self._plan.target)
+        entities = zip(rows["kind"], map(str.lower, rows["azure_id"]), strict=True)
+        return dict(zip(entities, map(Cause, rows["cause"]), strict=True))
+
+    def quarantine(
+        self, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+    ) -> list[tuple[ChangeSetRow, str]]:
+        """Put operations aside, each with its reason; returns those that count as quarantined from now on."""
         with self._write() as connection:
-            self._facts.quarantine(connection, self._plan.target, refused)
+            return self._facts.quarantine(connection, self._plan.target, cause, operations)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:

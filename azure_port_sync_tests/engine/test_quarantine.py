@@ -59,7 +59,7 @@ def _agrees(world: Scenario, **more: Any) -> None:
     report = deliver_changes(change_set, world.sink, world.store, world.clock)
     assert report.not_delivered == 0
     assert change_set.kept is not None
-    refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
+    refused = frame_of([row._asdict() for row, _ in report.put_aside], CHANGE_SET)
     known = world.store.ledger.known_among("t", refused)
     assert world.store.targets.load("t").ledger_rows == expected_ledger_rows(change_set.kept, refused, known)
 
@@ -339,6 +339,182 @@ def test_of_a_large_run_five_percent_are_put_aside(world: Scenario) -> None:
     _refusing(world)
     _crowd(world, BAD["refused"], 3, good=57)
     assert len(_settles(world).report.refused) == len(_quarantine(world)) == 3
+
+
+# -- one at which Port keeps failing ---------------------------------------------------------------------------------
+
+
+def _failing(world: Scenario, what: str = '"poison":"yes"') -> Fault:
+    """Port answers 500 to every event that holds this text."""
+    fault = Fault("port", status=500, in_body=what, times=None)
+    world.sandbox.faults.add(fault)
+    return fault
+
+
+def _keeps_failing(world: Scenario, mode: Mode = Mode.INCREMENTAL) -> Outcome:
+    """A run that Port fails at one operation of, while it takes another; the watermark stays."""
+    before = world.store.targets.load("t").watermark
+    world.tenant.create_resource(world.group, SITES, f"fine{world.runs}")
+    outcome = world.tick(mode)
+    assert (outcome.report.error, len(outcome.report.failed), outcome.report.not_delivered) == (None, 1, 1)
+    assert "the third run in a row puts them into quarantine" in outcome.report.summary
+    assert world.store.targets.load("t").watermark == before
+    assert _quarantine(world) == {}
+    return outcome
+
+
+def _given_up(world: Scenario, *, deleted: bool = False) -> str:
+    """A world in which three runs in a row have failed at one resource: its id."""
+    world.begin()
+    resource = world.one if deleted else world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    if deleted:
+        world.tenant.delete_resource(resource)
+    _failing(world, DELETES if deleted else '"poison":"yes"')
+    for _ in range(2):
+        _keeps_failing(world)
+    world.tenant.create_resource(world.group, SITES, "another")
+    outcome = _settles(world)
+    assert (outcome.report.quarantined, outcome.report.failed) == (1, [])
+    (row,) = _quarantine(world).values()
+    assert (row["azure_id"], row["cause"], row["attempts"]) == (resource, "failing", 3)
+    assert "500" in row["reason"]
+    return resource
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_three_runs_in_a_row_fail_at_goes_to_quarantine_and_each_full_run_tries_it(
+    world: Scenario, deleted: bool
+) -> None:
+    """It held the watermark up for good."""
+    _given_up(world, deleted=deleted)
+    (fault,) = world.sandbox.faults
+    tried = fault.fired
+    _settles(world)
+    assert fault.fired == tried
+    _settles(world, Mode.FULL)
+    assert fault.fired > tried
+    (row,) = _quarantine(world).values()
+    assert row["attempts"] == 4
+    _agrees(world)
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+    _agrees(world)
+
+
+def test_what_port_fails_at_for_one_or_two_runs_is_sent_by_the_next(world: Scenario) -> None:
+    world.begin()
+    world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    for _ in range(2):
+        _failing(world)
+        _keeps_failing(world)
+        world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+    assert world.store.facts.put_aside("t").empty
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_success_begins_the_count_anew(world: Scenario) -> None:
+    world.begin()
+    resource = world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    _failing(world)
+    for _ in range(2):
+        _keeps_failing(world)
+    world.sandbox.faults.clear()
+    _settles(world)
+    world.tenant.tag_resource(resource, {**POISON, "more": "yes"})
+    _failing(world)
+    for _ in range(2):
+        _keeps_failing(world)
+
+
+def test_refusals_before_are_no_failures(world: Scenario) -> None:
+    resource, _ = _with_one(world, "refused")
+    for n in range(2):
+        world.tenant.tag_resource(resource, {**POISON, "more": str(n)})
+        _settles(world)
+    world.sandbox.faults.clear()
+    _failing(world)
+    world.tenant.tag_resource(resource, {**POISON, "more": "again"})
+    _keeps_failing(world)
+
+
+def test_what_a_full_run_failed_at_is_met_again_though_no_record_names_it(world: Scenario) -> None:
+    """What a full run only sends again, no change record names: the next run has to look for it."""
+    world.begin()
+    world.tenant.tag_resource(world.one, POISON)
+    _settles(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    _settles(world)
+    _failing(world)
+    outcome = world.tick(Mode.FULL, force=True)
+    assert [row.name for row, _ in outcome.report.failed] == ["x1"]
+    world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+
+
+def test_a_part_that_was_sent_again_and_failed_is_sent_by_the_next_run(world: Scenario) -> None:
+    world.begin()
+    world.tenant.tag_resource(world.one, POISON)
+    _settles(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    _settles(world)
+    _failing(world)
+    assert world.tick(only=Selection.of(resource_groups=["web"])).report.failed
+    world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+
+
+def test_an_entity_given_up_that_is_gone_leaves_quarantine(world: Scenario) -> None:
+    resource = _given_up(world)
+    world.tenant.delete_resource(resource)
+    _settles(world)
+    assert world.store.facts.put_aside("t").empty
+
+
+def test_a_port_that_takes_nothing_never_counts(world: Scenario) -> None:
+    world.begin()
+    world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    _failing(world)
+    for _ in range(4):
+        assert "Port accepted nothing" in str(world.tick().report.error)
+    assert world.store.facts.put_aside("t").empty
+
+
+def test_a_port_that_fails_at_many_never_counts(world: Scenario) -> None:
+    """Nobody keeps failing at one operation alone who fails at more than 5 % and 20."""
+    world.limits = DeliveryLimits(max_refused=2)
+    world.begin()
+    _failing(world)
+    _crowd(world, BAD["refused"], 3, good=3)
+    for _ in range(4):
+        world.tenant.create_resource(world.group, SITES, f"fine{world.runs}")
+        assert len(world.tick().report.failed) == 3
+    assert world.store.facts.put_aside("t").empty
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_full_run_that_has_nothing_else_to_send_settles(world: Scenario, status: int) -> None:
+    """By the API, an ordinary full run sends nothing but what is in quarantine."""
+    _given_up(world)
+    world.sandbox.faults.clear()
+    for _ in range(7):  # until one sends nothing else
+        world.sandbox.faults.add(Fault("port", status=status, in_body="poison", times=None))
+        outcome = _settles(world, Mode.FULL)
+        assert outcome.report.quarantined == 1
+        world.sandbox.faults.clear()
+    assert _quarantine(world)["bad"]["attempts"] == 10
+
+
+def test_what_is_refused_again_out_of_quarantine_is_no_mistake_in_the_set_up(world: Scenario) -> None:
+    """A person who has them tried again in vain had a failed run, although all of it was known."""
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 3, good=10)
+    _settles(world)
+    assert len(_settles(world, retry_quarantined=True).report.refused) == 3
+    assert [row["attempts"] for row in _quarantine(world).values()] == [2, 2, 2]
 
 
 # -- two ids in one identifier ---------------------------------------------------------------------------------------
