@@ -19,6 +19,7 @@ class Cause(StrEnum):
 
     REFUSED = "refused"  # Port refuses it for what it is
     CONFLICT = "conflict"  # its identifier is another entity's
+    PARENT = "parent"  # Port refuses it because it does not hold its parent, which is then due again
     FAILING = "failing"  # Port keeps failing at it, and takes others
 
 
@@ -44,6 +45,7 @@ CAUSES: Mapping[Cause, CauseRow] = {
         "when it changes in Azure, or by a run with `retry_quarantined: true` once the reason is fixed",
     ),
     Cause.CONFLICT: CauseRow(0, _EVERY_RUN, "by itself, as soon as its identifier is free"),
+    Cause.PARENT: CauseRow(1, _EVERY_RUN, "by itself, after its parent, which the next run sends again"),
     Cause.FAILING: CauseRow(
         3, frozenset({Mode.FULL}), "by the next full run, when it changes in Azure, or with `retry_quarantined: true`"
     ),

@@ -20,11 +20,11 @@ import pandas as pd
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.identity import illegal_identifiers
-from azure_port_sync.core.kinds import KINDS, Kind, descendants
+from azure_port_sync.core.kinds import CONTAINERS
 from azure_port_sync.core.quarantine import Cause
-from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
+from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows, container_key, parent_of
 from azure_port_sync.port.events import event_body
-from azure_port_sync.port.failures import RefusedError, TransientError
+from azure_port_sync.port.failures import MissingParentError, RefusedError, TransientError
 from azure_port_sync.port.flow import KeptFailingError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent, Sink
 
@@ -77,14 +77,16 @@ class DeliveryReport:
 
     `accepted` counts by operation, `refused_by_port` holds each row that Port refused for what it is, and `foreseen`
     each refusal that says nothing about the set-up: not sent because Port is known to refuse its like, or refused
-    again out of quarantine. `failed` are those at which Port kept failing, `given_up` those of them that went to
-    quarantine for it. `error` is what ended the delivery early.
+    again out of quarantine. `orphaned` are those that Port refused for lack of their parent, `failed` those at which
+    Port kept failing, and `given_up` those of these that went to quarantine for it. `error` is what ended the delivery
+    early.
     """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
     refused_by_port: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     foreseen: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    orphaned: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     given_up: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     quarantined: int = 0
@@ -103,7 +105,7 @@ class DeliveryReport:
     @property
     def put_aside(self) -> list[tuple[ChangeSetRow, str]]:
         """Rows that go to quarantine unless an error ends the delivery, each with the reason."""
-        return self.refused + self.given_up
+        return self.refused + self.orphaned + self.given_up
 
     @property
     def not_delivered(self) -> int:
@@ -186,6 +188,7 @@ class _Delivery:
     progress: Callable[[int, int], None]
     report: DeliveryReport
     in_quarantine: Mapping[tuple[str, str], Cause]
+    accepted_containers: set[tuple[str, ...]] = field(default_factory=set)
 
     def send(self, rows: Sequence[ChangeSetRow]) -> None:
         """Send operations of one phase, and record their outcomes as they come in."""
@@ -277,19 +280,20 @@ class _Delivery:
                 match outcome:
                     case None:
                         accepted.append(event.row)
-                    case RefusedError() if not self._lacks_container(event.row):
+                    case MissingParentError() if self._may_lack_parent(event.row):
+                        self.report.orphaned.append((event.row, str(outcome)))
+                    case RefusedError():
                         self._refuse(event.row, str(outcome))
-                    case RefusedError() | KeptFailingError():
+                    case KeptFailingError():
                         self.report.failed.append((event.row, str(outcome)))
         self.record.confirm(accepted)
         self.report.accepted.update(str(row.operation) for row in accepted)
+        self.accepted_containers.update(container_key(row) for row in accepted if row.kind in CONTAINERS)
 
-    def _lacks_container(self, row: ChangeSetRow) -> bool:
-        """Whether Port kept failing at what holds this: to refuse it then says nothing about it."""
-        return any(
-            row.operation == container.operation == Operation.UPSERT and _lies_in(row, container)
-            for container, _ in self.report.failed
-        )
+    def _may_lack_parent(self, row: ChangeSetRow) -> bool:
+        """Whether Port may lack the parent; where it has just taken that one, it lacks what our ledger knows not of."""
+        parent = parent_of(row)
+        return parent is not None and parent not in self.accepted_containers
 
     def _cause_before(self, row: ChangeSetRow) -> Cause | None:
         """The cause for which quarantine held this entity before the delivery."""
@@ -339,8 +343,9 @@ class _Delivery:
             report.given_up = self.record.quarantine(Cause.FAILING, failing)
             given_up = set(report.given_up)
             report.failed = [one for one in report.failed if one not in given_up]
-        if report.refused:
-            self.record.quarantine(Cause.REFUSED, report.refused)
+        for cause, operations in ((Cause.REFUSED, report.refused), (Cause.PARENT, report.orphaned)):
+            if operations:
+                self.record.quarantine(cause, operations)
         report.quarantined = len(report.put_aside)
 
     def _accepts_nothing(self, reason: object) -> PortError:
@@ -349,11 +354,3 @@ class _Delivery:
             f"Port accepted nothing for {minutes} minutes (PORT_DELIVERY_DEADLINE_MINUTES): {reason}. "
             "The watermark stays where it is, and the next run delivers what is missing."
         )
-
-
-def _lies_in(row: ChangeSetRow, container: ChangeSetRow) -> bool:
-    """Whether an entity lies in another, by the columns that a container shares with all that is in it."""
-    kind = Kind(container.kind)
-    return row.kind in descendants(kind) and all(
-        getattr(row, column) == getattr(container, column) for column in KINDS[kind].key
-    )

@@ -14,7 +14,7 @@ from azure_port_sync.core.decisions import CONFIRMED, SENDING
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.quarantine import Cause
-from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.core.rows import ChangeSetRow, Operation, parent_of
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database
 from azure_port_sync.state.facts import FactStore
@@ -107,8 +107,17 @@ class DeliveryLedger:
     def quarantine(
         self, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
     ) -> list[tuple[ChangeSetRow, str]]:
-        """Put operations aside, each with its reason; returns those that count as quarantined from now on."""
+        """Put operations aside, each with its reason; returns those that count as quarantined from now on.
+
+        The parents that Port lacks no longer count as confirmed, so that the next run sends them again.
+        """
         with self._write() as connection:
+            if cause is Cause.PARENT:
+                parents = {parent for row, _ in operations if (parent := parent_of(row))}
+                for kind in CONTAINERS:
+                    lacking = ((SENDING, self._plan.target, *key) for key in sorted(parents) if key[0] == kind)
+                    where = ("target", "kind", *KINDS[kind].key)
+                    self._database.update(connection, t.ledger, ("state",), lacking, where=where)
             return self._facts.quarantine(connection, self._plan.target, cause, operations)
 
     @contextmanager

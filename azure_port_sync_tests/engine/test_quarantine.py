@@ -16,6 +16,7 @@ from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.engine.run import Outcome, deliver_changes
 from azure_port_sync.engine.verify import expected_ledger_rows
 from azure_port_sync.port.api import PortApi
+from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
@@ -480,6 +481,11 @@ def test_a_port_that_takes_nothing_never_counts(world: Scenario) -> None:
     for _ in range(4):
         assert "Port accepted nothing" in str(world.tick().report.error)
     assert world.store.facts.put_aside("t").empty
+    _refusing(world, "other")  # an answer, which takes nothing either
+    world.tenant.create_resource(world.group, SITES, "other")
+    assert len(world.tick().report.failed) == 1
+    assert list(_quarantine(world)) == ["other"]
+    assert len(world.store.facts.put_aside("t")) == 1
 
 
 def test_a_port_that_fails_at_many_never_counts(world: Scenario) -> None:
@@ -515,6 +521,89 @@ def test_what_is_refused_again_out_of_quarantine_is_no_mistake_in_the_set_up(wor
     _settles(world)
     assert len(_settles(world, retry_quarantined=True).report.refused) == 3
     assert [row["attempts"] for row in _quarantine(world).values()] == [2, 2, 2]
+
+
+# -- whose parent Port does not hold ---------------------------------------------------------------------------------
+
+GROUPS, SUBSCRIPTIONS = "azureResourceGroup", "azureSubscription"
+
+
+@pytest.fixture
+def strict(world: Scenario, api: PortApi) -> Scenario:
+    """Delivers by Port's API, which refuses a relation to nothing."""
+    deadline = timedelta(minutes=10)
+    world.sink = ApiSink(api, concurrency=4, deadline=deadline, clock=world.clock)  # type: ignore[assignment]
+    return world.begin()
+
+
+def _someone_deletes(world: Scenario, *blueprints: str) -> None:
+    """In Port, all of these containers, as a person does."""
+    for blueprint in blueprints:
+        for identifier in list(world.sandbox.held()[blueprint]):
+            world.sandbox.delete_entity(blueprint, identifier)
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+@pytest.mark.parametrize("crowd", [0, 30])
+def test_a_group_that_someone_deleted_in_port_is_sent_again_before_what_waits_for_it(
+    strict: Scenario, mode: Mode, crowd: int
+) -> None:
+    """Its resources stayed in quarantine for good; more than 20 of them failed every run."""
+    world = strict
+    _someone_deletes(world, GROUPS)
+    for resource in (world.one, world.two):
+        world.tenant.tag_resource(resource, {"a": "b"})
+    _crowd(world, lambda n: {"name": f"new{n}"}, crowd, good=0)
+    outcome = _settles(world)
+    assert (outcome.report.accepted, len(outcome.report.orphaned)) == ({}, 2 + crowd)
+    assert {row["cause"] for row in _quarantine(world).values()} == {"parent"}
+    world.clock.sleep(timedelta(days=1).total_seconds())  # the records are long past
+    assert _settles(world, mode).report.accepted == {"upsert": 3 + crowd}
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+    _agrees(world)
+
+
+def test_all_parents_that_someone_deleted_are_sent_again_from_the_top_down(strict: Scenario) -> None:
+    world = strict
+    _someone_deletes(world, GROUPS, SUBSCRIPTIONS)
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    for _ in range(2):
+        _settles(world)
+    assert _quarantine(world).keys() == {"x1", "web"}
+    _settles(world)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_what_waits_for_a_parent_at_which_port_keeps_failing_goes_on_waiting(strict: Scenario) -> None:
+    world = strict
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    _someone_deletes(world, GROUPS)
+    _settles(world)
+    world.sandbox.faults.add(Fault("port", status=500, path=f"{GROUPS}/entities/bulk", times=None))
+    for _ in range(4):
+        world.tenant.retag_subscription(world.subscription, {"n": str(world.runs)})
+        world.tick()
+    assert {name: row["cause"] for name, row in _quarantine(world).items()} == {"web": "failing", "x1": "parent"}
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_relation_to_nothing_beside_a_parent_that_port_holds_is_an_ordinary_refusal(strict: Scenario) -> None:
+    """The mapping may have relations of its owner's: to send the group again in every run would help nobody."""
+    world = strict
+    missing = {"statusCode": 404, "index": 0, "identifier": "x1", "error": "not_found", "message": "no team"}
+    body = {"ok": False, "entities": [], "errors": [missing]}
+    world.sandbox.faults.add(Fault("port", status=207, body=body, path=f"{RESOURCES}/entities/bulk", times=None))
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    _settles(world)
+    assert _quarantine(world)["x1"]["cause"] == "parent"
+    assert _settles(world).report.accepted == {"upsert": 1}  # the group
+    assert _quarantine(world)["x1"]["cause"] == "refused"
+    assert _settles(world).report.total == 0
 
 
 # -- two ids in one identifier ---------------------------------------------------------------------------------------
