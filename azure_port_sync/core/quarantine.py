@@ -1,7 +1,7 @@
 """Quarantine: the causes for which an operation is put aside, and in one table, who tries it again and when.
 
-Whatever the cause, an operation leaves when Port takes it, when its entity ends, and with a rebuild of the ledger. One
-whose content has changed is sent like any other, and so is all that `retry_quarantined` asks for.
+Whatever the cause, an operation leaves when Port takes it, when its entity ends, and with a rebuild of the ledger. It
+is tried again when its content changes, when the sink or the mapping in force does, and when `retry_quarantined` asks.
 """
 
 from collections.abc import Mapping
@@ -68,9 +68,10 @@ def tried_again(put_aside: pd.DataFrame, plan: Plan) -> pd.Series:
     return pd.Series(
         [
             plan.request.retry_quarantined
+            or sink != plan.sink
             or not is_settled(cause, attempts)
             or plan.mode in CAUSES[Cause(cause)].tried_by
-            for cause, attempts in zip(put_aside["cause"], put_aside["attempts"], strict=True)
+            for cause, attempts, sink in zip(put_aside["cause"], put_aside["attempts"], put_aside["sink"], strict=True)
         ],
         index=put_aside.index,
         dtype=bool,

@@ -118,7 +118,7 @@ class DeliveryLedger:
                     lacking = ((SENDING, self._plan.target, *key) for key in sorted(parents) if key[0] == kind)
                     where = ("target", "kind", *KINDS[kind].key)
                     self._database.update(connection, t.ledger, ("state",), lacking, where=where)
-            return self._facts.quarantine(connection, self._plan.target, cause, operations)
+            return self._facts.quarantine(connection, self._plan, cause, operations)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:

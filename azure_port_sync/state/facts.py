@@ -68,8 +68,8 @@ class FactStore:
     def put_aside(self, target: str) -> pd.DataFrame:
         """Return the operations that could not be delivered, the oldest first.
 
-        Columns: kind, identifier, azure_id, type, cause, operation, hash, payload, reason, first_at, last_at, attempts.
-        `hash` is null for a delete; `attempts` counts the runs in a row that have sent it, and met this cause.
+        Columns: kind, identifier, azure_id, type, cause, operation, hash, payload, reason, first_at, last_at, attempts,
+        sink. `hash` is null for a delete; `attempts` counts the runs in a row that have sent it and met this cause.
         """
         quarantine = t.quarantine.c
         query = sa.select(*t.quarantine.columns[2:]).where(quarantine.target == target)
@@ -89,22 +89,22 @@ class FactStore:
             self._remember_deleted(connection, plan.target, facts.deleted)
             if plan.advances_watermark:
                 self._remember_held(connection, plan.target, facts.held)
-            self._put_aside(connection, plan.target, facts.conflicts, Cause.CONFLICT)
+            self._put_aside(connection, plan, facts.conflicts, Cause.CONFLICT)
             self._forget(connection, t.quarantine, plan.target, (_digest(*entity) for entity in facts.released))
             self._mark_contents_due(connection, plan, facts.contents_due)
             expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
     def quarantine(
-        self, connection: sa.Connection, target: str, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+        self, connection: sa.Connection, plan: Plan, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
     ) -> list[tuple[ChangeSetRow, str]]:
         """Put operations aside, each with its reason, as part of a delivery's transaction.
 
         Returns those of them that count as quarantined from now on.
         """
-        attempts = self._put_aside(connection, target, operations, cause)
+        attempts = self._put_aside(connection, plan, operations, cause)
         quarantined = [one for one, number in zip(operations, attempts, strict=True) if is_settled(cause, number)]
-        self._forget(connection, t.pending, target, (row.identifier for row, _ in quarantined))
+        self._forget(connection, t.pending, plan.target, (row.identifier for row, _ in quarantined))
         return quarantined
 
     def forget_delivered(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
@@ -169,20 +169,20 @@ class FactStore:
         self._database.update(connection, t.ledger, ("contents_due_until",), rows, where=where)
 
     def _put_aside(
-        self, connection: sa.Connection, target: str, operations: Sequence[tuple[ChangeSetRow, str]], cause: Cause
+        self, connection: sa.Connection, plan: Plan, operations: Sequence[tuple[ChangeSetRow, str]], cause: Cause
     ) -> list[int]:
         """Record the operations; returns how many runs in a row have sent each and met this cause."""
         now = self._database.clock.now()
         quarantine = t.quarantine.c
         query = sa.select(quarantine.entity, quarantine.attempts)
-        query = query.where(quarantine.target == target, quarantine.cause == cause)
+        query = query.where(quarantine.target == plan.target, quarantine.cause == cause)
         before: dict[str, int] = dict(connection.execute(query).tuples().all())
         names = [_digest(row.kind, row.azure_id) for row, _ in operations]
         # What is in conflict was never sent.
         attempts = [0 if cause is Cause.CONFLICT else before.get(name, 0) + 1 for name in names]
         rows = (
             (
-                target,
+                plan.target,
                 name,
                 row.kind,
                 row.identifier,
@@ -196,10 +196,11 @@ class FactStore:
                 now,
                 now,
                 number,
+                plan.sink,
             )
             for (row, reason), name, number in zip(operations, names, attempts, strict=True)
         )
-        changing = ("cause", "operation", "hash", "payload", "reason", "last_at", "attempts")
+        changing = ("cause", "operation", "hash", "payload", "reason", "last_at", "attempts", "sink")
         self._database.upsert(connection, t.quarantine, t.quarantine.columns.keys(), rows, update=changing)
         return attempts
 

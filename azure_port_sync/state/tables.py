@@ -124,6 +124,7 @@ quarantine = _table(
     sa.Column("first_at", INSTANT, nullable=False),
     sa.Column("last_at", INSTANT, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),  # runs in a row that have sent it and met this cause
+    sa.Column("sink", sa.String(32), nullable=False),  # `Plan.sink` of the last of them
 )
 
 subscription = _table(

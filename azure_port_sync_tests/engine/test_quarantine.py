@@ -199,6 +199,38 @@ def test_a_rebuild_tries_all_of_it_again(world: Scenario, api: PortApi) -> None:
     assert world.sandbox.compare().sentences() == []
 
 
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+@pytest.mark.parametrize("way", ["refused", "given up"])
+def test_another_sink_or_mapping_tries_it_again_once(world: Scenario, way: str, mode: Mode) -> None:
+    """Whoever fixed the mapping had to know of `retry_quarantined`."""
+    if way == "refused":
+        _with_one(world, way)
+    else:
+        _given_up(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())  # its record is long past
+    _settles(world)
+    tried = _quarantine(world)["bad"]["attempts"]
+    world.sink_fingerprint = "another"
+    _settles(world, mode)
+    _settles(world)
+    assert _quarantine(world)["bad"]["attempts"] == tried + 1
+    world.sandbox.faults.clear()
+    world.sink_fingerprint = "fixed"
+    _settles(world, mode)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_another_mapping_that_does_not_help_fails_no_run(world: Scenario) -> None:
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 3, good=10)
+    _settles(world)
+    world.sink_fingerprint = "another"
+    assert len(_settles(world).report.refused) == 3
+    assert _settles(world).report.total == 0
+
+
 def test_a_refused_group_is_tried_again_with_what_is_in_it(world: Scenario) -> None:
     world.begin()
     fault = _refusing(world)
@@ -698,3 +730,17 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     }
     assert all(len(row["payload"]) <= 300 and row["first"] == row["last"] for row in table.values())
     assert "ledger_matches_inventory" not in failed_checks(operator.run("full_sync"))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_another_mapping_of_the_webhook_tries_the_quarantine_again(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sandbox.tenant.create_resource(estate["lab"], SITES, "bad", tags=POISON)
+    operator.sandbox.faults.add(Fault("port", status=422, body={"message": "no"}, in_body="poison", times=None))
+    assert operator.sync()["in_quarantine"] == 1
+    operator.sandbox.faults.clear()
+    operator.clock.sleep(timedelta(days=1).total_seconds())
+    assert operator.sync()["in_quarantine"] == 1
+    assert operator.run("port_setup").success
+    figures = operator.sync()
+    assert (figures["delivery"], figures["in_quarantine"]) == ("webhook_batch", 0)
+    assert operator.sandbox.compare().sentences() == []
