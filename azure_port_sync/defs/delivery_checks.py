@@ -9,6 +9,7 @@ from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SyncError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import TargetState
+from azure_port_sync.core.quarantine import CAUSES, Cause
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import CHANGE_SET, frame_of
 from azure_port_sync.defs.checks import check_result
@@ -69,8 +70,8 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
         oldest = quarantined.iloc[0]
         sentence = (
             f"{number:,} {'entity is' if number == 1 else 'entities are'} in quarantine, the oldest since "
-            f"{oldest['first_at']:%Y-%m-%d %H:%M} UTC: {oldest['azure_id']}, because {oldest['reason']}. Fix the "
-            "reason; what changes in Azure is sent again by itself, the rest by a run with `retry_quarantined: true`."
+            f"{oldest['first_at']:%Y-%m-%d %H:%M} UTC: {oldest['azure_id']}, because {oldest['reason']}. It is "
+            f"sent again {CAUSES[Cause(oldest['cause'])].way_out}; all are when the webhook's mapping changes."
         )
     return check_result("quarantine_empty", number == 0, sentence, in_quarantine=number)
 

@@ -722,6 +722,7 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     assert (figures["in_quarantine"], figures["refused"], figures["accepted"]) == (3, 2, len(estate) + 1)
     assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_stale_entities"}
     assert re.match(r"3 entities are in quarantine, the oldest since 2026-1.*: /subs", checks["quarantine_empty"])
+    assert "; all are when the webhook's mapping changes." in checks["quarantine_empty"]
     table = {row.data["azure_id"].rpartition("/")[2]: row.data for row in figures["quarantine"].records}
     assert {name: (row["cause"], row["operation"], row["attempts"]) for name, row in table.items()} == {
         "a_b": ("conflict", "upsert", 0),
