@@ -27,7 +27,10 @@ class TargetState:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of one run; travels with its change set, so that no other run delivers it by mistake."""
+    """The plan of one run; travels with its change set, so that no other run delivers it by mistake.
+
+    `sink` is the fingerprint of the way into Port and of the mapping in force there.
+    """
 
     target: str
     run: str
@@ -40,6 +43,7 @@ class Plan:
     generation: int
     known_before: int
     full_runs: int = 0
+    sink: str = ""
 
     @property
     def advances_watermark(self) -> bool:
@@ -61,6 +65,7 @@ def plan(
     fingerprint: str,
     now: datetime,
     change_window: timedelta,
+    sink: str = "",
 ) -> Plan:
     """Choose the mode, and the window that leaves no gap behind the watermark.
 
@@ -86,6 +91,7 @@ def plan(
         generation=state.generation,
         known_before=state.ledger_rows,
         full_runs=state.full_runs,
+        sink=sink,
     )
 
 

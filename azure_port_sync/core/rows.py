@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from azure_port_sync.core.kinds import Kind
+from azure_port_sync.core.kinds import KINDS, Kind
 
 
 class Operation(StrEnum):
@@ -82,6 +82,19 @@ class ChangeSetRow(NamedTuple):
     resource_group: str
     hash: str | None
     data: str
+
+
+def container_key(row: ChangeSetRow) -> tuple[str, ...]:
+    """Return the key of a container: its kind, and the columns that it shares with all that lies in it."""
+    return (row.kind, *(getattr(row, name) for name in KINDS[Kind(row.kind)].key))
+
+
+def parent_of(row: ChangeSetRow) -> tuple[str, ...] | None:
+    """Return the key of the container that an entity lies in; None for a subscription."""
+    parent = KINDS[Kind(row.kind)].parent
+    if parent is Kind.RESOURCE_GROUP and not row.resource_group:
+        parent = KINDS[parent].parent
+    return None if parent is None else container_key(row._replace(kind=parent))
 
 
 def change_set_rows(change_set: pd.DataFrame) -> list[ChangeSetRow]:

@@ -144,6 +144,7 @@ def azure_change_set(
             request=config.request(),
             change_window=azure.settings.change_window,
             resend=not port.sink.verifies,
+            sink=port.selection.fingerprint,
             catalog=port.api,
         )
         plan = change_set.plan

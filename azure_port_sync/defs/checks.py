@@ -61,8 +61,9 @@ DELIVERY_CHECKS = _specs(
     },
     warning={
         "deliveries_match_change_set": "Port answered every operation of the change set.",
-        "quarantine_empty": "Port refuses no entity for its content. What is in quarantine is sent again when it "
-        "changes in Azure, or with `retry_quarantined: true`.",
+        "quarantine_empty": "Port takes every entity. What it does not take is in quarantine, and sent again when it "
+        "changes in Azure, when the webhook's mapping changes, or with `retry_quarantined: true`; what waits for its "
+        "parent or for a free identifier, by each run; what Port kept failing at, by each full run.",
         "port_holds_ledger": "After a full run, Port's API shows as many entities as the ledger, and a few of them as "
         "they were sent.",
         "ledger_matches_inventory": "After a full run, the ledger has exactly what was found in Azure, is in its grace "

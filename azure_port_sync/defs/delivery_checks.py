@@ -9,6 +9,7 @@ from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SyncError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import TargetState
+from azure_port_sync.core.quarantine import CAUSES, Cause
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import CHANGE_SET, frame_of
 from azure_port_sync.defs.checks import check_result
@@ -69,8 +70,8 @@ def _quarantine_check(quarantined: pd.DataFrame) -> dg.AssetCheckResult:
         oldest = quarantined.iloc[0]
         sentence = (
             f"{number:,} {'entity is' if number == 1 else 'entities are'} in quarantine, the oldest since "
-            f"{oldest['first_at']:%Y-%m-%d %H:%M} UTC: {oldest['azure_id']}, because {oldest['reason']}. Fix the "
-            "reason; what changes in Azure is sent again by itself, the rest by a run with `retry_quarantined: true`."
+            f"{oldest['first_at']:%Y-%m-%d %H:%M} UTC: {oldest['azure_id']}, because {oldest['reason']}. It is "
+            f"sent again {CAUSES[Cause(oldest['cause'])].way_out}; all are when the webhook's mapping changes."
         )
     return check_result("quarantine_empty", number == 0, sentence, in_quarantine=number)
 
@@ -79,7 +80,7 @@ def _ledger_check(change_set: ChangeSet, report: DeliveryReport, rows: int, stor
     name = "ledger_matches_inventory"
     if change_set.kept is None or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
-    refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
+    refused = frame_of([row._asdict() for row, _ in report.put_aside], CHANGE_SET)
     known = store.ledger.known_among(change_set.plan.target, refused)
     expected = expected_ledger_rows(change_set.kept, refused, known)
     remedy = "" if rows == expected else " Launch full_sync with `force: true`, and report it to the maintainers."
@@ -101,7 +102,7 @@ def _port_check(
         return check_result(name, True, "Needs PORT_CLIENT_ID and PORT_CLIENT_SECRET.")
     if change_set.plan.mode is not Mode.FULL or report.not_delivered:
         return check_result(name, True, _NOT_CHECKED)
-    refused = {(row.kind, row.identifier) for row, _ in report.refused}
+    refused = {(row.kind, row.identifier) for row, _ in report.put_aside}
     sample = [row for row in change_set.sample if (row["kind"], row["identifier"]) not in refused]
     try:
         found = verify(port.api, port.mapping, store.ledger.counts(change_set.plan.target), sample, clock)

@@ -168,7 +168,7 @@ def delivery_metadata(
     oldest, flow = change_set.frame["change_time"].min(), port.sink.flow
     refusals = [
         {"reason": reason, "operation": row.operation, "azure_id": row.azure_id}
-        for row, reason in [*report.refused, *report.failed]
+        for row, reason in [*report.put_aside, *report.failed]
     ]
     return {
         "delivery": port.selection.sink,

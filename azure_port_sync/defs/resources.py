@@ -20,7 +20,6 @@ from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import SettingsError, StateError
 from azure_port_sync.defs.azure_sign_in import sign_in
 from azure_port_sync.defs.dagster_internals import is_temporary
-from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.mapping import WebhookMapping
 from azure_port_sync.port.sink_selection import API, BATCH, SinkSelection, select_sink
@@ -204,7 +203,7 @@ class PortResource(_CheckedResource):
     @property
     def mapping(self) -> WebhookMapping:
         """Predicts what Port makes of our events: by the webhook's own mapping where it is known, otherwise by ours."""
-        return WebhookMapping(self.selection.mappings or model.webhook()["mappings"])
+        return WebhookMapping(self.selection.mappings_in_force)
 
     @property
     def api(self) -> PortApi | None:

@@ -30,6 +30,7 @@ from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.guard import Guard
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
 from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.quarantine import tried_again
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import (
     CHANGE_SET,
@@ -121,9 +122,9 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
     found = _selected(found, plan)
     total, sample = len(found), _sample(found, plan)
     waited = remembered.pending.loc[remembered.pending["identifier"].isin(found["identifier"]), "identifier"]
-    quarantined = set(entities(remembered.quarantined))
-    if quarantined and plan.mode is not Mode.FULL:
-        quarantined.intersection_update(entities(found))
+    put_aside = set(entities(remembered.put_aside))
+    if put_aside and plan.mode is not Mode.FULL:
+        put_aside.intersection_update(entities(found))
     if plan.mode is Mode.FULL and resend and not plan.resends_all:
         found = found.assign(resend=due_again(found["identifier"], plan.full_runs))
     else:
@@ -144,7 +145,7 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
             allowed=plan.request.allow_mass_delete,
         ),
     )
-    facts = _facts(decisions, survey.containers.subscriptions, waited, quarantined)
+    facts = _facts(decisions, survey.containers.subscriptions, waited, put_aside)
     unresolved = set(decisions.unresolved["identifier"])
     sample = [row for row in sample if row["identifier"] not in unresolved]
     return decisions._replace(candidates=total, sample=tuple(sample)), facts
@@ -171,7 +172,7 @@ def _selected(found: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -> pd.DataFrame:
     """The candidates with the flags of the decision table."""
-    pending, refused = survey.remembered.pending, survey.remembered.quarantined
+    pending, put_aside = survey.remembered.pending, survey.remembered.put_aside
     waited_out = pending.loc[pending["since"] <= survey.now - PENDING_FOR, "identifier"]
     flags: dict[str, Any] = {
         "in_grace": survey.in_grace(found),
@@ -179,8 +180,8 @@ def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -
         "waited_out": found["identifier"].isin(waited_out),
         "parent_missing": _parent_missing(found, groups_in_scope),
     }
-    refused = refused[refused["cause"] == "refused"]
-    if len(refused) and not survey.plan.request.retry_quarantined:
+    refused = put_aside[~tried_again(put_aside, survey.plan)]
+    if len(refused):
         by_entity = dict(zip(entities(refused), zip(refused["operation"], refused["hash"], strict=True), strict=True))
         of_each = [by_entity.get(one, (None, None)) for one in entities(found)]
         operations, hashes = zip(*of_each, strict=True) if of_each else ((), ())
@@ -375,11 +376,11 @@ def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _facts(
-    decisions: Decisions, subscriptions: Subscriptions, waited: pd.Series, quarantined: set[tuple[str, str]]
+    decisions: Decisions, subscriptions: Subscriptions, waited: pd.Series, put_aside: set[tuple[str, str]]
 ) -> Facts:
     """Return what the run learned about Azure, which is remembered whether or not its deliveries succeed.
 
-    `waited` (identifiers) and `quarantined` (kind, lower-case azure id) are those of earlier runs that this one has
+    `waited` (identifiers) and `put_aside` (kind, lower-case azure id) are those of earlier runs that this one has
     decided about.
     """
     decided, change_set = decisions.decided, decisions.change_set
@@ -395,8 +396,8 @@ def _facts(
         deleted=decided[is_delete & (decided["kind"] == Kind.RESOURCE)],  # of containers, every run reads all rows
         held=decisions.held,
         conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
-        released=sorted(quarantined.difference(entities(change_set), entities(decisions.unresolved)))
-        if quarantined
+        released=sorted(put_aside.difference(entities(change_set), entities(decisions.unresolved)))
+        if put_aside
         else [],
         contents_due=sorted(pairs(decided[for_scope & (decided["kind"] == Kind.RESOURCE)])),
     )

@@ -20,10 +20,11 @@ import pandas as pd
 from azure_port_sync.core.decisions import DELIVERY_PHASES
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.identity import illegal_identifiers
-from azure_port_sync.core.kinds import KINDS, Kind, descendants
-from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows
+from azure_port_sync.core.kinds import CONTAINERS
+from azure_port_sync.core.quarantine import Cause
+from azure_port_sync.core.rows import ChangeSetRow, Operation, change_set_rows, container_key, parent_of
 from azure_port_sync.port.events import event_body
-from azure_port_sync.port.failures import RefusedError, TransientError
+from azure_port_sync.port.failures import MissingParentError, RefusedError, TransientError
 from azure_port_sync.port.flow import KeptFailingError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent, Sink
 
@@ -63,35 +64,48 @@ class DeliveryRecord(Protocol):
 
     def confirm(self, rows: Sequence[ChangeSetRow]) -> None: ...
 
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None: ...
+    def in_quarantine(self) -> Mapping[tuple[str, str], Cause]: ...
+
+    def quarantine(
+        self, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+    ) -> list[tuple[ChangeSetRow, str]]: ...
 
 
 @dataclass
 class DeliveryReport:
     """The outcome of a delivery.
 
-    `accepted` counts by operation, `refused_by_port` holds each row that Port refused for what it is, `unsendable` each
-    that was not sent because Port is known to refuse its like, and `failed` each at which Port kept failing. `error` is
-    what ended the delivery early.
+    `accepted` counts by operation, `refused_by_port` holds each row that Port refused for what it is, and `foreseen`
+    each refusal that says nothing about the set-up: not sent because Port is known to refuse its like, or refused
+    again out of quarantine. `orphaned` are those that Port refused for lack of their parent, `failed` those at which
+    Port kept failing, and `given_up` those of these that went to quarantine for it. `error` is what ended the delivery
+    early.
     """
 
     total: int
     accepted: Counter[str] = field(default_factory=Counter)
     refused_by_port: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
-    unsendable: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    foreseen: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    orphaned: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     failed: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
+    given_up: list[tuple[ChangeSetRow, str]] = field(default_factory=list)
     quarantined: int = 0
     error: PortError | None = None
 
     @property
     def done(self) -> int:
         """Operations of which the outcome is known."""
-        return self.accepted.total() + len(self.refused) + len(self.failed)
+        return self.accepted.total() + len(self.put_aside) + len(self.failed)
 
     @property
     def refused(self) -> list[tuple[ChangeSetRow, str]]:
         """Rows that Port does not take as they are, each with the reason."""
-        return self.refused_by_port + self.unsendable
+        return self.refused_by_port + self.foreseen
+
+    @property
+    def put_aside(self) -> list[tuple[ChangeSetRow, str]]:
+        """Rows that go to quarantine unless an error ends the delivery, each with the reason."""
+        return self.refused + self.orphaned + self.given_up
 
     @property
     def not_delivered(self) -> int:
@@ -107,12 +121,13 @@ class DeliveryReport:
             row, reason = self.failed[0]
             return (
                 f"Port kept failing at {len(self.failed):,} of {self.total:,} deliveries and took the others; the "
-                f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them again."
+                f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them "
+                "again, and the third run in a row puts them into quarantine."
             )
         if self.quarantined:
             return (
-                f"Port accepted {self.accepted.total():,} of {self.total:,} deliveries; it refused "
-                f"{self.quarantined:,}, which are in quarantine."
+                f"Port accepted {self.accepted.total():,} of {self.total:,} deliveries; the other "
+                f"{self.quarantined:,} are in quarantine."
             )
         return f"Port accepted all {self.total:,} deliveries." if self.total else "There was nothing to deliver."
 
@@ -131,7 +146,7 @@ def deliver(
     is called with the number of operations that are done, and of all, after each group.
     """
     report = DeliveryReport(len(change_set))
-    delivery = _Delivery(sink, record, limits, progress, report)
+    delivery = _Delivery(sink, record, limits, progress, report, record.in_quarantine())
     sink.flow.restart_deadline()
     for operation, kind in DELIVERY_PHASES:
         phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
@@ -165,13 +180,15 @@ _Sending = Mapping[Future[list[Outcome]], list[OutgoingEvent]]
 
 @dataclass(frozen=True)
 class _Delivery:
-    """One delivery under way: what it sends by, where it records, and its report so far."""
+    """One delivery under way: what it sends by, where it records, its report, and what quarantine held before."""
 
     sink: Sink
     record: DeliveryRecord
     limits: DeliveryLimits
     progress: Callable[[int, int], None]
     report: DeliveryReport
+    in_quarantine: Mapping[tuple[str, str], Cause]
+    accepted_containers: set[tuple[str, ...]] = field(default_factory=set)
 
     def send(self, rows: Sequence[ChangeSetRow]) -> None:
         """Send operations of one phase, and record their outcomes as they come in."""
@@ -209,7 +226,7 @@ class _Delivery:
             else:
                 yield event
                 continue
-            self.report.unsendable.append((row, reason))
+            self.report.foreseen.append((row, reason))
             logger.warning("Port would refuse %s %s: %s", row.operation, row.identifier, reason)
 
     def _send_batch(self, events: Sequence[OutgoingEvent]) -> list[Outcome]:
@@ -222,6 +239,8 @@ class _Delivery:
             middle = len(events) // 2
             return self._send_batch(events[:middle]) + self._send_batch(events[middle:])
         except TransientError as error:
+            if all(self._cause_before(event.row) is Cause.FAILING for event in events):
+                return [KeptFailingError(str(error))] * len(events)  # as before, which says nothing about Port
             raise self._accepts_nothing(error) from None
 
     def _answered(self, sending: _Sending) -> Iterator[list[Future[list[Outcome]]]]:
@@ -261,49 +280,73 @@ class _Delivery:
                 match outcome:
                     case None:
                         accepted.append(event.row)
-                    case RefusedError() if not self._lacks_container(event.row):
+                    case MissingParentError() if self._may_lack_parent(event.row):
+                        self.report.orphaned.append((event.row, str(outcome)))
+                    case RefusedError():
                         self._refuse(event.row, str(outcome))
-                    case RefusedError() | KeptFailingError():
+                    case KeptFailingError():
                         self.report.failed.append((event.row, str(outcome)))
         self.record.confirm(accepted)
         self.report.accepted.update(str(row.operation) for row in accepted)
+        self.accepted_containers.update(container_key(row) for row in accepted if row.kind in CONTAINERS)
 
-    def _lacks_container(self, row: ChangeSetRow) -> bool:
-        """Whether Port kept failing at what holds this: to refuse it then says nothing about it."""
-        return any(
-            row.operation == container.operation == Operation.UPSERT and _lies_in(row, container)
-            for container, _ in self.report.failed
-        )
+    def _may_lack_parent(self, row: ChangeSetRow) -> bool:
+        """Whether Port may lack the parent; where it has just taken that one, it lacks what our ledger knows not of."""
+        parent = parent_of(row)
+        return parent is not None and parent not in self.accepted_containers
+
+    def _cause_before(self, row: ChangeSetRow) -> Cause | None:
+        """The cause for which quarantine held this entity before the delivery."""
+        return self.in_quarantine.get((row.kind, row.azure_id.lower()))
 
     def _refuse(self, row: ChangeSetRow, reason: str) -> None:
         report = self.report
-        report.refused_by_port.append((row, reason))
-        number, sent = len(report.refused_by_port), report.total - len(report.unsendable)
-        if number <= self.limits.max_refused:
+        refusals = report.foreseen if self._cause_before(row) else report.refused_by_port
+        refusals.append((row, reason))
+        if len(refusals) <= self.limits.max_refused:
             logger.warning("Port refused %s %s: %s", row.operation, row.identifier, reason)
-        if number > max(self.limits.max_refused, self.limits.max_refused_ratio * sent):
+        if self._is_too_many(len(report.refused_by_port)):
             report.error = report.error or self._refuses_too_much()
 
+    @property
+    def _judged(self) -> int:
+        """The operations whose refusal would say something about the set-up."""
+        return self.report.total - len(self.report.foreseen)
+
+    def _is_too_many(self, number: int) -> bool:
+        """Whether so many cannot be the trouble of single operations."""
+        return number > max(self.limits.max_refused, self.limits.max_refused_ratio * self._judged)
+
     def _refuses_too_much(self) -> PortError:
-        report = self.report
-        number, sent = len(report.refused_by_port), report.total - len(report.unsendable)
+        refused = self.report.refused_by_port
         return PortError(
-            f"Port refused {number:,} of {sent:,} deliveries, the last one saying: {report.refused_by_port[-1][1]}. So "
+            f"Port refused {len(refused):,} of {self._judged:,} deliveries, the last one saying: {refused[-1][1]}. So "
             "many are a mistake in the set-up and not in the entities: check the blueprints and the webhook's mapping "
             "in Port (the job port_setup does) and launch again. Nothing was put into quarantine."
         )
 
     def end(self) -> None:
-        """Put what Port does not take into quarantine, unless the reason is not in the entities."""
+        """Put aside what Port does not take, unless the reason is not in the entities."""
         report = self.report
+        again = [one for one in report.failed if self._cause_before(one[0]) is Cause.FAILING]
+        failed_anew = len(report.failed) - len(again)
         if report.error is None and not report.accepted:
             if len(report.refused_by_port) > 1:
                 report.error = self._refuses_too_much()
-            elif report.failed and not report.refused_by_port:
+            elif failed_anew and not report.refused_by_port:
                 report.error = self._accepts_nothing(report.failed[0][1])
-        if report.refused and report.error is None:
-            self.record.quarantine(report.refused)
-            report.quarantined = len(report.refused)
+        if report.error is not None:
+            return
+        # A Port that takes nothing, or fails at many, is in trouble of its own.
+        fails_alone = report.accepted and not self._is_too_many(failed_anew)
+        if failing := report.failed if fails_alone else again:
+            report.given_up = self.record.quarantine(Cause.FAILING, failing)
+            given_up = set(report.given_up)
+            report.failed = [one for one in report.failed if one not in given_up]
+        for cause, operations in ((Cause.REFUSED, report.refused), (Cause.PARENT, report.orphaned)):
+            if operations:
+                self.record.quarantine(cause, operations)
+        report.quarantined = len(report.put_aside)
 
     def _accepts_nothing(self, reason: object) -> PortError:
         minutes = int(self.sink.flow.deadline.total_seconds() // 60)
@@ -311,11 +354,3 @@ class _Delivery:
             f"Port accepted nothing for {minutes} minutes (PORT_DELIVERY_DEADLINE_MINUTES): {reason}. "
             "The watermark stays where it is, and the next run delivers what is missing."
         )
-
-
-def _lies_in(row: ChangeSetRow, container: ChangeSetRow) -> bool:
-    """Whether an entity lies in another, by the columns that a container shares with all that is in it."""
-    kind = Kind(container.kind)
-    return row.kind in descendants(kind) and all(
-        getattr(row, column) == getattr(container, column) for column in KINDS[kind].key
-    )

@@ -18,6 +18,7 @@ from azure_port_sync.core.entities import identity
 from azure_port_sync.core.identity import group_id_of
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.quarantine import tried_again
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, lowered, records, subscriptions_of
 from azure_port_sync.core.windows import Window
@@ -45,7 +46,7 @@ class Remembered:
 
     pending: pd.DataFrame
     held: pd.DataFrame
-    quarantined: pd.DataFrame
+    put_aside: pd.DataFrame
     tombstones: pd.DataFrame
 
 
@@ -251,15 +252,11 @@ def _held(survey: Survey) -> Iterator[Read]:
 
 
 def _quarantined(survey: Survey) -> Iterator[Read]:
-    """The entities of the quarantine that could be sent now.
-
-    The identifier of a conflict may be free again, or a person wants all of them to be tried again.
-    """
-    again = survey.remembered.quarantined
-    if not survey.plan.request.retry_quarantined:
-        again = again[again["cause"] == "conflict"]
+    """The entities that were put aside and could be sent now: no change record need name them any more."""
+    again = survey.remembered.put_aside
+    again = again[tried_again(again, survey.plan)]
     if len(again):
-        yield Read("quarantined entities", by_id(survey.reader, identities(again)))
+        yield Read("entities that were put aside", by_id(survey.reader, identities(again)))
 
 
 def _tombstoned(survey: Survey) -> Iterator[Read]:

@@ -43,13 +43,14 @@ def decide_changes(
     request: Request,
     change_window: timedelta,
     resend: bool = True,
+    sink: str = "",
     catalog: Catalog | None = None,
 ) -> tuple[ChangeSet, RunStats]:
     """Read what the request asks for, decide every candidate against the ledger, and remember what was learned.
 
     `snapshot` are all containers (columns of OBSERVATION). With `resend`, a full run sends a part of the catalog again
     (for a sink whose answers say no more than that it was accepted). `catalog` reads what Port holds, where there are
-    credentials for it. A dry run writes nothing.
+    credentials for it; `sink` is the fingerprint of the way into it. A dry run writes nothing.
     """
     now = reader.now()
     state, rebuild = _target_state(store, target, request, catalog)
@@ -61,6 +62,7 @@ def decide_changes(
         fingerprint=reader.scope.fingerprint,
         now=now,
         change_window=change_window,
+        sink=sink,
     )
     if request.dry_run and catalog is not None and _is_unfilled(state):
         run_plan = replace(run_plan, reasons=(*run_plan.reasons, _NOT_REBUILT))
@@ -103,7 +105,7 @@ def _survey(reader: AzureReader, store: StateStore, run_plan: Plan, snapshot: pd
     )
     facts = store.facts
     remembered = Remembered(
-        facts.pending(target), facts.held(target), facts.quarantined(target), facts.tombstones(target)
+        facts.pending(target), facts.held(target), facts.put_aside(target), facts.tombstones(target)
     )
     survey = Survey(reader, store, run_plan, containers, remembered, now)
     survey.observe()
@@ -155,6 +157,7 @@ def sync_once(
     run: str,
     request: Request | None = None,
     change_window: timedelta = timedelta(minutes=15),
+    sink_fingerprint: str = "",
     catalog: Catalog | None = None,
     limits: DeliveryLimits = LIMITS,
 ) -> Outcome:
@@ -171,6 +174,7 @@ def sync_once(
         request=request or Request(),
         change_window=change_window,
         resend=not sink.verifies,
+        sink=sink_fingerprint,
         catalog=catalog,
     )
     if change_set.plan.request.dry_run:

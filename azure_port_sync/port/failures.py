@@ -28,6 +28,7 @@ class Treatment(StrEnum):
     RETRY_ALONE = "retry_alone"  # the same, but it may be about one event: many in a request are tried apart, and one
     # at which Port keeps failing while it takes others is given up in this run
     REFUSED_ENTITY = "refused_entity"  # Port refuses the entity for what it is
+    MISSING_PARENT = "missing_parent"  # Port refuses it for lack of what it has a relation to
     CONFIGURATION = "configuration"  # the run stops: a person has to change something
     FATAL = "fatal"  # the run stops: nothing that a setting could change
 
@@ -56,6 +57,10 @@ class RefusedError(Exception):
     """Port refuses this for what it is."""
 
 
+class MissingParentError(RefusedError):
+    """Port refuses this because it has a relation to what Port does not hold."""
+
+
 class Row(NamedTuple):
     """One row of a table: what came (a status of these, or no whole response), whose body it has, and what is done.
 
@@ -69,7 +74,7 @@ class Row(NamedTuple):
     sentence: str
 
 
-RETRY, RETRY_ALONE, REFUSED_ENTITY, CONFIGURATION, FATAL = Treatment
+RETRY, RETRY_ALONE, REFUSED_ENTITY, MISSING_PARENT, CONFIGURATION, FATAL = Treatment
 
 _ANY = frozenset(Body)
 _PORT = frozenset({Body.PORT})
@@ -207,13 +212,15 @@ API = Edge(
     ),
 )
 
-#: One entity in the response to a bulk upsert, which has a status of its own. There, 404 is a relation to nothing.
+#: One entity in the response to a bulk upsert, which has a status of its own. There, 404 is a relation to nothing (so
+#: reads Port's own client: github.com/port-labs/ocean, `port_ocean/clients/port/mixins/entities.py`).
 BULK_ENTITY = Edge(
     "Port's API",
     "PORT_BASE_URL",
     (
         Row({429}, _ANY, RETRY, _ANSWERED_FOR_ONE),
         Row({401, 402, 403, 405, 407, *_NEVER_OF_THE_ENTITY}, _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
+        Row({404}, _ANY, MISSING_PARENT, _REFUSED),
         Row(range(400, 500), _ANY, REFUSED_ENTITY, _REFUSED),
         Row(range(1000), _ANY, RETRY_ALONE, _ANSWERED_FOR_ONE),
     ),
@@ -260,6 +267,8 @@ def failure(
             return TransientError(sentence, wait, alone=row.treatment is Treatment.RETRY_ALONE)
         case Treatment.REFUSED_ENTITY:
             return RefusedError(sentence)
+        case Treatment.MISSING_PARENT:
+            return MissingParentError(sentence)
         case Treatment.CONFIGURATION | Treatment.FATAL:
             return PortError(sentence)
 

@@ -5,12 +5,14 @@ the mapping is known to take it: it is read by Port's API and tried here, with j
 each kind.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from azure_port_sync.core.errors import SettingsError
+from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import probes
 from azure_port_sync.port.mapping import Json, MappedEntity, WebhookMapping
@@ -32,6 +34,17 @@ class SinkSelection:
     sink: str
     reason: str
     mappings: Sequence[Json] | None = None
+
+    @property
+    def mappings_in_force(self) -> Sequence[Json]:
+        """The webhook's own mappings where they are known, otherwise ours."""
+        return self.mappings or model.webhook()["mappings"]
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that changes with the sink and with the mappings in force."""
+        text = json.dumps([self.sink, self.mappings_in_force], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def select_sink(delivery: str, url: str | None, *, signs: bool, api: PortApi | None) -> SinkSelection:

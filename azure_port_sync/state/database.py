@@ -143,16 +143,13 @@ class Database:
         rows: Iterable[Row],
         *,
         update: Sequence[str] = (),
-        add: Sequence[str] = (),
     ) -> None:
         """Insert the rows, which have the columns `names`.
 
-        Of those that are there already, `update` columns are replaced and `add` columns added to; of those that come
-        twice, the last one counts.
+        Of those that are there already, `update` columns are replaced; of those that come twice, the last one counts.
         """
         key = table.primary_key.columns.keys()
         changes = [f"{name} = excluded.{name}" for name in update]
-        changes += [f"{name} = {table.name}.{name} + excluded.{name}" for name in add]
         # Postgres takes a few thousand rows as one array a column, because a statement a row takes three times as long.
         source = self._select_from_arrays(table, names) if self.is_postgres else _values(len(names))
         statement = (

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from azure_port_sync.core.decisions import CONFIRMED, SENDING
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
 from azure_port_sync.core.plan import Plan
-from azure_port_sync.core.rows import ChangeSetRow, Operation
+from azure_port_sync.core.quarantine import Cause
+from azure_port_sync.core.rows import ChangeSetRow, Operation, parent_of
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.database import Database
 from azure_port_sync.state.facts import FactStore
@@ -97,10 +98,27 @@ class DeliveryLedger:
                     connection.execute(sa.delete(t.ledger).where(self._lies_in(row)))
             self._facts.forget_delivered(connection, target, rows)
 
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason."""
+    def in_quarantine(self) -> dict[tuple[str, str], Cause]:
+        """Return what counts as quarantined, by kind and lower-case id, with its cause."""
+        rows = self._facts.quarantined(self._plan.target)
+        entities = zip(rows["kind"], map(str.lower, rows["azure_id"]), strict=True)
+        return dict(zip(entities, map(Cause, rows["cause"]), strict=True))
+
+    def quarantine(
+        self, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+    ) -> list[tuple[ChangeSetRow, str]]:
+        """Put operations aside, each with its reason; returns those that count as quarantined from now on.
+
+        The parents that Port lacks no longer count as confirmed, so that the next run sends them again.
+        """
         with self._write() as connection:
-            self._facts.quarantine(connection, self._plan.target, refused)
+            if cause is Cause.PARENT:
+                parents = {parent for row, _ in operations if (parent := parent_of(row))}
+                for kind in CONTAINERS:
+                    lacking = ((SENDING, self._plan.target, *key) for key in sorted(parents) if key[0] == kind)
+                    where = ("target", "kind", *KINDS[kind].key)
+                    self._database.update(connection, t.ledger, ("state",), lacking, where=where)
+            return self._facts.quarantine(connection, self._plan, cause, operations)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:

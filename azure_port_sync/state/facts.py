@@ -15,6 +15,7 @@ from azure_port_sync.core.cover import Group
 from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.quarantine import Cause, is_settled, settled
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.state import tables as t
@@ -24,9 +25,6 @@ from azure_port_sync.state.targets import contents_due_until, ensure_target
 #: How long a row that Azure still shows is disbelieved after a Delete record (reports speak of up to 30 hours:
 #: github.com/ansible-collections/azure, pull request 1994).
 TOMBSTONE_FOR = timedelta(hours=48)
-
-#: Causes of quarantine: Port refused the operation, or the identifier is another entity's.
-REFUSED, CONFLICT = "refused", "conflict"
 
 
 class FactStore:
@@ -64,10 +62,14 @@ class FactStore:
         return self._database.frame(query.where(tombstone.target == target, is_fresh_tombstone(self._database)))
 
     def quarantined(self, target: str) -> pd.DataFrame:
-        """Return what Port does not take, the oldest first.
+        """Return what counts as quarantined: `put_aside` without what will be tried again before it does."""
+        return settled(self.put_aside(target))
 
-        Columns: kind, identifier, azure_id, type, cause, operation, hash, payload, reason, first_at, last_at, attempts.
-        `hash` is null for a delete; `cause` is REFUSED, or CONFLICT where the identifier is another entity's.
+    def put_aside(self, target: str) -> pd.DataFrame:
+        """Return the operations that could not be delivered, the oldest first.
+
+        Columns: kind, identifier, azure_id, type, cause, operation, hash, payload, reason, first_at, last_at, attempts,
+        sink. `hash` is null for a delete; `attempts` counts the runs in a row that have sent it and met this cause.
         """
         quarantine = t.quarantine.c
         query = sa.select(*t.quarantine.columns[2:]).where(quarantine.target == target)
@@ -87,16 +89,23 @@ class FactStore:
             self._remember_deleted(connection, plan.target, facts.deleted)
             if plan.advances_watermark:
                 self._remember_held(connection, plan.target, facts.held)
-            self._put_aside(connection, plan.target, facts.conflicts, CONFLICT)
+            self._put_aside(connection, plan, facts.conflicts, Cause.CONFLICT)
             self._forget(connection, t.quarantine, plan.target, (_digest(*entity) for entity in facts.released))
             self._mark_contents_due(connection, plan, facts.contents_due)
             expired = sa.and_(t.tombstone.c.target == plan.target, t.tombstone.c.since <= now - TOMBSTONE_FOR)
             connection.execute(sa.delete(t.tombstone).where(expired))
 
-    def quarantine(self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        """Put aside the operations that Port refuses, each with its reason, as part of a delivery's transaction."""
-        self._put_aside(connection, target, refused, REFUSED)
-        self._forget(connection, t.pending, target, (row.identifier for row, _ in refused))
+    def quarantine(
+        self, connection: sa.Connection, plan: Plan, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+    ) -> list[tuple[ChangeSetRow, str]]:
+        """Put operations aside, each with its reason, as part of a delivery's transaction.
+
+        Returns those of them that count as quarantined from now on.
+        """
+        attempts = self._put_aside(connection, plan, operations, cause)
+        quarantined = [one for one, number in zip(operations, attempts, strict=True) if is_settled(cause, number)]
+        self._forget(connection, t.pending, plan.target, (row.identifier for row, _ in quarantined))
+        return quarantined
 
     def forget_delivered(self, connection: sa.Connection, target: str, rows: Sequence[ChangeSetRow]) -> None:
         """Forget what waited for these operations, as part of the transaction that confirms them."""
@@ -160,13 +169,21 @@ class FactStore:
         self._database.update(connection, t.ledger, ("contents_due_until",), rows, where=where)
 
     def _put_aside(
-        self, connection: sa.Connection, target: str, refused: Sequence[tuple[ChangeSetRow, str]], cause: str
-    ) -> None:
+        self, connection: sa.Connection, plan: Plan, operations: Sequence[tuple[ChangeSetRow, str]], cause: Cause
+    ) -> list[int]:
+        """Record the operations; returns how many runs in a row have sent each and met this cause."""
         now = self._database.clock.now()
+        quarantine = t.quarantine.c
+        query = sa.select(quarantine.entity, quarantine.attempts)
+        query = query.where(quarantine.target == plan.target, quarantine.cause == cause)
+        before: dict[str, int] = dict(connection.execute(query).tuples().all())
+        names = [_digest(row.kind, row.azure_id) for row, _ in operations]
+        # What is in conflict was never sent.
+        attempts = [0 if cause is Cause.CONFLICT else before.get(name, 0) + 1 for name in names]
         rows = (
             (
-                target,
-                _digest(row.kind, row.azure_id),
+                plan.target,
+                name,
                 row.kind,
                 row.identifier,
                 row.azure_id,
@@ -178,14 +195,14 @@ class FactStore:
                 reason,
                 now,
                 now,
-                1 if cause == REFUSED else 0,  # what is in conflict was never sent
+                number,
+                plan.sink,
             )
-            for row, reason in refused
+            for (row, reason), name, number in zip(operations, names, attempts, strict=True)
         )
-        changing = ("cause", "operation", "hash", "payload", "reason", "last_at")
-        self._database.upsert(
-            connection, t.quarantine, t.quarantine.columns.keys(), rows, update=changing, add=("attempts",)
-        )
+        changing = ("cause", "operation", "hash", "payload", "reason", "last_at", "attempts", "sink")
+        self._database.upsert(connection, t.quarantine, t.quarantine.columns.keys(), rows, update=changing)
+        return attempts
 
     def _forget(self, connection: sa.Connection, table: sa.Table, target: str, keys: Iterable[str]) -> None:
         """Delete the rows of these keys; where the table has none, as mostly, without thousands of statements."""

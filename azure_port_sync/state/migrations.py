@@ -239,7 +239,13 @@ def _create_held_delete(connection: sa.Connection) -> None:
     connection.exec_driver_sql(_HELD_DELETE)
 
 
+def _add_quarantine_sink(connection: sa.Connection) -> None:
+    """Of what was put aside before, the sink is not known, so it is tried again once."""
+    connection.exec_driver_sql("ALTER TABLE azure_port_sync_quarantine ADD COLUMN sink VARCHAR(32) NOT NULL DEFAULT ''")
+
+
 MIGRATIONS = (
     Migration(1, "tables with a prefix of their own", _create_tables),
     Migration(2, "deletes that the guard holds", _create_held_delete),
+    Migration(3, "the sink that put an operation into quarantine", _add_quarantine_sink),
 )

@@ -107,7 +107,8 @@ held_delete = _table(
     sa.Column("since", INSTANT, nullable=False),
 )
 
-#: Entities that Port does not take as they are; by their own ids, because two may meet in one identifier.
+#: Entities whose operation could not be delivered (`core.quarantine`); by their own ids, because two may meet in one
+#: identifier.
 quarantine = _table(
     "quarantine",
     _key("entity", 32),  # a digest of kind and lower-case azure_id, which can be too long for an index
@@ -115,14 +116,15 @@ quarantine = _table(
     sa.Column("identifier", sa.Text, nullable=False),
     sa.Column("azure_id", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("cause", sa.String(16), nullable=False),  # refused by Port, or its identifier is in conflict
+    sa.Column("cause", sa.String(16), nullable=False),  # a `core.quarantine.Cause`
     sa.Column("operation", sa.String(16), nullable=False),  # that is not sent again by itself
     sa.Column("hash", sa.String(32)),  # of the content of an upsert; null for a delete
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("first_at", INSTANT, nullable=False),
     sa.Column("last_at", INSTANT, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),  # how often it was sent
+    sa.Column("attempts", sa.Integer, nullable=False),  # runs in a row that have sent it and met this cause
+    sa.Column("sink", sa.String(32), nullable=False),  # `Plan.sink` of the last of them
 )
 
 subscription = _table(

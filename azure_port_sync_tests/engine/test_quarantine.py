@@ -16,6 +16,7 @@ from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.engine.run import Outcome, deliver_changes
 from azure_port_sync.engine.verify import expected_ledger_rows
 from azure_port_sync.port.api import PortApi
+from azure_port_sync.port.sinks.api import ApiSink
 from azure_port_sync.sandbox.compare import identifier_of
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.state import StateStore
@@ -59,7 +60,7 @@ def _agrees(world: Scenario, **more: Any) -> None:
     report = deliver_changes(change_set, world.sink, world.store, world.clock)
     assert report.not_delivered == 0
     assert change_set.kept is not None
-    refused = frame_of([row._asdict() for row, _ in report.refused], CHANGE_SET)
+    refused = frame_of([row._asdict() for row, _ in report.put_aside], CHANGE_SET)
     known = world.store.ledger.known_among("t", refused)
     assert world.store.targets.load("t").ledger_rows == expected_ledger_rows(change_set.kept, refused, known)
 
@@ -196,6 +197,38 @@ def test_a_rebuild_tries_all_of_it_again(world: Scenario, api: PortApi) -> None:
     _settles(world, Mode.FULL, rebuild_ledger=True, catalog=api)
     assert _quarantine(world) == {}
     assert world.sandbox.compare().sentences() == []
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+@pytest.mark.parametrize("way", ["refused", "given up"])
+def test_another_sink_or_mapping_tries_it_again_once(world: Scenario, way: str, mode: Mode) -> None:
+    """Whoever fixed the mapping had to know of `retry_quarantined`."""
+    if way == "refused":
+        _with_one(world, way)
+    else:
+        _given_up(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())  # its record is long past
+    _settles(world)
+    tried = _quarantine(world)["bad"]["attempts"]
+    world.sink_fingerprint = "another"
+    _settles(world, mode)
+    _settles(world)
+    assert _quarantine(world)["bad"]["attempts"] == tried + 1
+    world.sandbox.faults.clear()
+    world.sink_fingerprint = "fixed"
+    _settles(world, mode)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_another_mapping_that_does_not_help_fails_no_run(world: Scenario) -> None:
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 3, good=10)
+    _settles(world)
+    world.sink_fingerprint = "another"
+    assert len(_settles(world).report.refused) == 3
+    assert _settles(world).report.total == 0
 
 
 def test_a_refused_group_is_tried_again_with_what_is_in_it(world: Scenario) -> None:
@@ -341,6 +374,270 @@ def test_of_a_large_run_five_percent_are_put_aside(world: Scenario) -> None:
     assert len(_settles(world).report.refused) == len(_quarantine(world)) == 3
 
 
+# -- one at which Port keeps failing ---------------------------------------------------------------------------------
+
+
+def _failing(world: Scenario, what: str = '"poison":"yes"') -> Fault:
+    """Port answers 500 to every event that holds this text."""
+    fault = Fault("port", status=500, in_body=what, times=None)
+    world.sandbox.faults.add(fault)
+    return fault
+
+
+def _keeps_failing(world: Scenario, mode: Mode = Mode.INCREMENTAL) -> Outcome:
+    """A run that Port fails at one operation of, while it takes another; the watermark stays."""
+    before = world.store.targets.load("t").watermark
+    world.tenant.create_resource(world.group, SITES, f"fine{world.runs}")
+    outcome = world.tick(mode)
+    assert (outcome.report.error, len(outcome.report.failed), outcome.report.not_delivered) == (None, 1, 1)
+    assert "the third run in a row puts them into quarantine" in outcome.report.summary
+    assert world.store.targets.load("t").watermark == before
+    assert _quarantine(world) == {}
+    return outcome
+
+
+def _given_up(world: Scenario, *, deleted: bool = False) -> str:
+    """A world in which three runs in a row have failed at one resource: its id."""
+    world.begin()
+    resource = world.one if deleted else world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    if deleted:
+        world.tenant.delete_resource(resource)
+    _failing(world, DELETES if deleted else '"poison":"yes"')
+    for _ in range(2):
+        _keeps_failing(world)
+    world.tenant.create_resource(world.group, SITES, "another")
+    outcome = _settles(world)
+    assert (outcome.report.quarantined, outcome.report.failed) == (1, [])
+    (row,) = _quarantine(world).values()
+    assert (row["azure_id"], row["cause"], row["attempts"]) == (resource, "failing", 3)
+    assert "500" in row["reason"]
+    return resource
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_three_runs_in_a_row_fail_at_goes_to_quarantine_and_each_full_run_tries_it(
+    world: Scenario, deleted: bool
+) -> None:
+    """It held the watermark up for good."""
+    _given_up(world, deleted=deleted)
+    (fault,) = world.sandbox.faults
+    tried = fault.fired
+    _settles(world)
+    assert fault.fired == tried
+    _settles(world, Mode.FULL)
+    assert fault.fired > tried
+    (row,) = _quarantine(world).values()
+    assert row["attempts"] == 4
+    _agrees(world)
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+    _agrees(world)
+
+
+def test_what_port_fails_at_for_one_or_two_runs_is_sent_by_the_next(world: Scenario) -> None:
+    world.begin()
+    world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    for _ in range(2):
+        _failing(world)
+        _keeps_failing(world)
+        world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+    assert world.store.facts.put_aside("t").empty
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_success_begins_the_count_anew(world: Scenario) -> None:
+    world.begin()
+    resource = world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    _failing(world)
+    for _ in range(2):
+        _keeps_failing(world)
+    world.sandbox.faults.clear()
+    _settles(world)
+    world.tenant.tag_resource(resource, {**POISON, "more": "yes"})
+    _failing(world)
+    for _ in range(2):
+        _keeps_failing(world)
+
+
+def test_refusals_before_are_no_failures(world: Scenario) -> None:
+    resource, _ = _with_one(world, "refused")
+    for n in range(2):
+        world.tenant.tag_resource(resource, {**POISON, "more": str(n)})
+        _settles(world)
+    world.sandbox.faults.clear()
+    _failing(world)
+    world.tenant.tag_resource(resource, {**POISON, "more": "again"})
+    _keeps_failing(world)
+
+
+def test_what_a_full_run_failed_at_is_met_again_though_no_record_names_it(world: Scenario) -> None:
+    """What a full run only sends again, no change record names: the next run has to look for it."""
+    world.begin()
+    world.tenant.tag_resource(world.one, POISON)
+    _settles(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    _settles(world)
+    _failing(world)
+    outcome = world.tick(Mode.FULL, force=True)
+    assert [row.name for row, _ in outcome.report.failed] == ["x1"]
+    world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+
+
+def test_a_part_that_was_sent_again_and_failed_is_sent_by_the_next_run(world: Scenario) -> None:
+    world.begin()
+    world.tenant.tag_resource(world.one, POISON)
+    _settles(world)
+    world.clock.sleep(timedelta(days=1).total_seconds())
+    _settles(world)
+    _failing(world)
+    assert world.tick(only=Selection.of(resource_groups=["web"])).report.failed
+    world.sandbox.faults.clear()
+    assert _settles(world).report.accepted == {"upsert": 1}
+
+
+def test_an_entity_given_up_that_is_gone_leaves_quarantine(world: Scenario) -> None:
+    resource = _given_up(world)
+    world.tenant.delete_resource(resource)
+    _settles(world)
+    assert world.store.facts.put_aside("t").empty
+
+
+def test_a_port_that_takes_nothing_never_counts(world: Scenario) -> None:
+    world.begin()
+    world.tenant.create_resource(world.group, SITES, "bad", tags=POISON)
+    _failing(world)
+    for _ in range(4):
+        assert "Port accepted nothing" in str(world.tick().report.error)
+    assert world.store.facts.put_aside("t").empty
+    _refusing(world, "other")  # an answer, which takes nothing either
+    world.tenant.create_resource(world.group, SITES, "other")
+    assert len(world.tick().report.failed) == 1
+    assert list(_quarantine(world)) == ["other"]
+    assert len(world.store.facts.put_aside("t")) == 1
+
+
+def test_a_port_that_fails_at_many_never_counts(world: Scenario) -> None:
+    """Nobody keeps failing at one operation alone who fails at more than 5 % and 20."""
+    world.limits = DeliveryLimits(max_refused=2)
+    world.begin()
+    _failing(world)
+    _crowd(world, BAD["refused"], 3, good=3)
+    for _ in range(4):
+        world.tenant.create_resource(world.group, SITES, f"fine{world.runs}")
+        assert len(world.tick().report.failed) == 3
+    assert world.store.facts.put_aside("t").empty
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_full_run_that_has_nothing_else_to_send_settles(world: Scenario, status: int) -> None:
+    """By the API, an ordinary full run sends nothing but what is in quarantine."""
+    _given_up(world)
+    world.sandbox.faults.clear()
+    for _ in range(7):  # until one sends nothing else
+        world.sandbox.faults.add(Fault("port", status=status, in_body="poison", times=None))
+        outcome = _settles(world, Mode.FULL)
+        assert outcome.report.quarantined == 1
+        world.sandbox.faults.clear()
+    assert _quarantine(world)["bad"]["attempts"] == 10
+
+
+def test_what_is_refused_again_out_of_quarantine_is_no_mistake_in_the_set_up(world: Scenario) -> None:
+    """A person who has them tried again in vain had a failed run, although all of it was known."""
+    world.begin()
+    _refusing(world)
+    _crowd(world, BAD["refused"], 3, good=10)
+    _settles(world)
+    assert len(_settles(world, retry_quarantined=True).report.refused) == 3
+    assert [row["attempts"] for row in _quarantine(world).values()] == [2, 2, 2]
+
+
+# -- whose parent Port does not hold ---------------------------------------------------------------------------------
+
+GROUPS, SUBSCRIPTIONS = "azureResourceGroup", "azureSubscription"
+
+
+@pytest.fixture
+def strict(world: Scenario, api: PortApi) -> Scenario:
+    """Delivers by Port's API, which refuses a relation to nothing."""
+    deadline = timedelta(minutes=10)
+    world.sink = ApiSink(api, concurrency=4, deadline=deadline, clock=world.clock)  # type: ignore[assignment]
+    return world.begin()
+
+
+def _someone_deletes(world: Scenario, *blueprints: str) -> None:
+    """In Port, all of these containers, as a person does."""
+    for blueprint in blueprints:
+        for identifier in list(world.sandbox.held()[blueprint]):
+            world.sandbox.delete_entity(blueprint, identifier)
+
+
+@pytest.mark.parametrize("mode", [Mode.INCREMENTAL, Mode.FULL])
+@pytest.mark.parametrize("crowd", [0, 30])
+def test_a_group_that_someone_deleted_in_port_is_sent_again_before_what_waits_for_it(
+    strict: Scenario, mode: Mode, crowd: int
+) -> None:
+    """Its resources stayed in quarantine for good; more than 20 of them failed every run."""
+    world = strict
+    _someone_deletes(world, GROUPS)
+    for resource in (world.one, world.two):
+        world.tenant.tag_resource(resource, {"a": "b"})
+    _crowd(world, lambda n: {"name": f"new{n}"}, crowd, good=0)
+    outcome = _settles(world)
+    assert (outcome.report.accepted, len(outcome.report.orphaned)) == ({}, 2 + crowd)
+    assert {row["cause"] for row in _quarantine(world).values()} == {"parent"}
+    world.clock.sleep(timedelta(days=1).total_seconds())  # the records are long past
+    assert _settles(world, mode).report.accepted == {"upsert": 3 + crowd}
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+    _agrees(world)
+
+
+def test_all_parents_that_someone_deleted_are_sent_again_from_the_top_down(strict: Scenario) -> None:
+    world = strict
+    _someone_deletes(world, GROUPS, SUBSCRIPTIONS)
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    for _ in range(2):
+        _settles(world)
+    assert _quarantine(world).keys() == {"x1", "web"}
+    _settles(world)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_what_waits_for_a_parent_at_which_port_keeps_failing_goes_on_waiting(strict: Scenario) -> None:
+    world = strict
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    _someone_deletes(world, GROUPS)
+    _settles(world)
+    world.sandbox.faults.add(Fault("port", status=500, path=f"{GROUPS}/entities/bulk", times=None))
+    for _ in range(4):
+        world.tenant.retag_subscription(world.subscription, {"n": str(world.runs)})
+        world.tick()
+    assert {name: row["cause"] for name, row in _quarantine(world).items()} == {"web": "failing", "x1": "parent"}
+    world.sandbox.faults.clear()
+    _settles(world, Mode.FULL)
+    assert _quarantine(world) == {}
+    assert world.sandbox.compare().sentences() == []
+
+
+def test_a_relation_to_nothing_beside_a_parent_that_port_holds_is_an_ordinary_refusal(strict: Scenario) -> None:
+    """The mapping may have relations of its owner's: to send the group again in every run would help nobody."""
+    world = strict
+    missing = {"statusCode": 404, "index": 0, "identifier": "x1", "error": "not_found", "message": "no team"}
+    body = {"ok": False, "entities": [], "errors": [missing]}
+    world.sandbox.faults.add(Fault("port", status=207, body=body, path=f"{RESOURCES}/entities/bulk", times=None))
+    world.tenant.tag_resource(world.one, {"a": "b"})
+    _settles(world)
+    assert _quarantine(world)["x1"]["cause"] == "parent"
+    assert _settles(world).report.accepted == {"upsert": 1}  # the group
+    assert _quarantine(world)["x1"]["cause"] == "refused"
+    assert _settles(world).report.total == 0
+
+
 # -- two ids in one identifier ---------------------------------------------------------------------------------------
 
 
@@ -425,6 +722,7 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     assert (figures["in_quarantine"], figures["refused"], figures["accepted"]) == (3, 2, len(estate) + 1)
     assert checks.keys() == {"quarantine_empty", "identifiers_valid", "no_stale_entities"}
     assert re.match(r"3 entities are in quarantine, the oldest since 2026-1.*: /subs", checks["quarantine_empty"])
+    assert "; all are when the webhook's mapping changes." in checks["quarantine_empty"]
     table = {row.data["azure_id"].rpartition("/")[2]: row.data for row in figures["quarantine"].records}
     assert {name: (row["cause"], row["operation"], row["attempts"]) for name, row in table.items()} == {
         "a_b": ("conflict", "upsert", 0),
@@ -433,3 +731,17 @@ def test_the_quarantine_is_a_table_and_a_warning(operator: Operator, estate: dic
     }
     assert all(len(row["payload"]) <= 300 and row["first"] == row["last"] for row in table.values())
     assert "ledger_matches_inventory" not in failed_checks(operator.run("full_sync"))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_another_mapping_of_the_webhook_tries_the_quarantine_again(operator: Operator, estate: dict[str, str]) -> None:
+    operator.sandbox.tenant.create_resource(estate["lab"], SITES, "bad", tags=POISON)
+    operator.sandbox.faults.add(Fault("port", status=422, body={"message": "no"}, in_body="poison", times=None))
+    assert operator.sync()["in_quarantine"] == 1
+    operator.sandbox.faults.clear()
+    operator.clock.sleep(timedelta(days=1).total_seconds())
+    assert operator.sync()["in_quarantine"] == 1
+    assert operator.run("port_setup").success
+    figures = operator.sync()
+    assert (figures["delivery"], figures["in_quarantine"]) == ("webhook_batch", 0)
+    assert operator.sandbox.compare().sentences() == []

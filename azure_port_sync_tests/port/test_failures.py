@@ -12,6 +12,7 @@ from azure_port_sync.port.failures import (
     WEBHOOK,
     Body,
     Edge,
+    MissingParentError,
     RefusedError,
     TransientError,
     body_of,
@@ -90,7 +91,7 @@ def test_only_port_itself_says_something_about_an_entity(edge: Edge) -> None:
 
 def test_one_entity_of_many_never_stops_the_run() -> None:
     assert {_treated(BULK_ENTITY, status, Body.PORT) for status in STATUSES} == {"retry", "retry_alone", "refused"}
-    assert _treated(BULK_ENTITY, 404, Body.PORT) == "refused"  # a relation to nothing
+    assert isinstance(failure(BULK_ENTITY, 404, Body.PORT, words=WORDS), MissingParentError)  # a relation to nothing
 
 
 @pytest.mark.parametrize("edge", [WEBHOOK, API, SIGN_IN], ids=["webhook", "api", "sign-in"])

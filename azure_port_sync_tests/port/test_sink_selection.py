@@ -289,3 +289,12 @@ def test_a_webhook_that_would_drop_all_fails_the_run_before_anything_is_read(
     (message,) = failure(failed).strip().splitlines()
     assert "azureIncremental is disabled in Port" in message
     assert operator.sandbox.graph.requests == 0
+
+
+def test_the_fingerprint_changes_with_the_sink_and_with_the_mapping() -> None:
+    ours = model.webhook()["mappings"]
+    another = [{**ours[0], "filter": "true"}, *ours[1:]]
+    batch = SinkSelection("webhook_batch", "why", ours)
+    others = [SinkSelection("webhook", "why", ours), SinkSelection("webhook_batch", "why", another)]
+    assert len({batch.fingerprint, *(one.fingerprint for one in others)}) == 3
+    assert SinkSelection("webhook_batch", "for another reason").fingerprint == batch.fingerprint

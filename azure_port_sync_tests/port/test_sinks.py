@@ -187,7 +187,7 @@ def test_a_refused_entity_among_twenty_goes_to_quarantine_alone(sandbox: Sandbox
     record = MemoryRecord()
     report = delivered(change_set(*rows), sink, record)
     assert (report.accepted, report.not_delivered, report.error) == ({"upsert": 19}, 0, None)
-    ((row, reason),) = report.refused
+    ((row, reason),) = report.orphaned
     assert row.name == "bad"
     assert "Port answered 404: the relation 'resourceGroup' points to" in reason
     assert record.quarantined == [row.identifier]

@@ -6,6 +6,7 @@ import pytest
 
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.facts import Facts
+from azure_port_sync.core.quarantine import Cause
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.rows import records
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState, compare_subscriptions
@@ -107,7 +108,7 @@ def test_pending_ends_when_resolved_confirmed_or_refused(store: StateStore) -> N
     store.facts.record(plan_for(store), Facts(pending=frame(*map(resource, "abcde"))))
     store.facts.record(plan_for(store), Facts(no_longer_pending=[resource("a")["identifier"]]))
     deliver(store, upsert(resource("b")), delete(resource("c")))
-    store.delivery(claimed(store)).quarantine([(upsert(resource("e")), "no")])
+    store.delivery(claimed(store)).quarantine(Cause.REFUSED, [(upsert(resource("e")), "no")])
     assert [row["azure_id"][-1] for row in records(store.facts.pending("t"))] == ["d"]
 
 
@@ -180,7 +181,7 @@ def test_names_of_any_length_wait_and_are_buried(store: StateStore) -> None:
     long = resource("(" * 600)
     assert len(long["identifier"]) > 1800
     store.facts.record(plan_for(store), Facts(pending=frame(long), deleted=frame({**long, "change_time": NOW})))
-    store.delivery(claimed(store)).quarantine([(upsert(long), "too long")])
+    store.delivery(claimed(store)).quarantine(Cause.REFUSED, [(upsert(long), "too long")])
     assert list(store.facts.tombstones("t")["identifier"]) == [long["identifier"]]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.plan import Plan
+from azure_port_sync.core.quarantine import Cause
 from azure_port_sync.state import StateStore
 from azure_port_sync.state import tables as t
 from azure_port_sync.state.lease import LEASE
@@ -55,7 +56,7 @@ def _delete(store: StateStore, plan: Plan) -> None:
 
 
 def _quarantine(store: StateStore, plan: Plan) -> None:
-    store.delivery(plan).quarantine([(upsert(resource("x")), "no")])
+    store.delivery(plan).quarantine(Cause.REFUSED, [(upsert(resource("x")), "no")])
 
 
 _VERBS = [_send, _confirm, _delete, _quarantine]

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from azure_port_sync.core.facts import Facts
+from azure_port_sync.core.quarantine import Cause
 from azure_port_sync.core.rows import ChangeSetRow, records
 from azure_port_sync.state import StateStore
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
@@ -13,7 +14,7 @@ from azure_port_sync_tests.support.stores import claimed, deliver, plan_for
 
 
 def _put(store: StateStore, *rows: ChangeSetRow, reason: str = "no") -> None:
-    store.delivery(claimed(store)).quarantine([(row, reason) for row in rows])
+    store.delivery(claimed(store)).quarantine(Cause.REFUSED, [(row, reason) for row in rows])
 
 
 def _quarantined(store: StateStore) -> list[tuple[Any, ...]]:

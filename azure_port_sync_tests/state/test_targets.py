@@ -10,6 +10,7 @@ from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.facts import Facts
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import reasons_for_full
+from azure_port_sync.core.quarantine import Cause
 from azure_port_sync.core.request import Mode
 from azure_port_sync.core.subscriptions import Subscriptions, SubscriptionState
 from azure_port_sync.core.windows import Window
@@ -75,7 +76,7 @@ def test_targets_are_apart(store: StateStore) -> None:
     waiting, buried = frame(resource("p")), frame({**resource("q"), "change_time": NOW})
     seen = Subscriptions({SUB: SubscriptionState(True, False)}, frozenset({SUB}), {})
     store.facts.record(plan_for(store), Facts(subscriptions=seen, pending=waiting, deleted=buried))
-    store.delivery(claimed(store)).quarantine([(upsert(resource("bad")), "no")])
+    store.delivery(claimed(store)).quarantine(Cause.REFUSED, [(upsert(resource("bad")), "no")])
     store.targets.finish(claimed(store))
 
     assert store.targets.load("u").ledger_rows == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from azure_port_sync.core.clock import SystemClock
+from azure_port_sync.core.quarantine import Cause, is_settled
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
 from azure_port_sync.port.flow import Flow
@@ -35,8 +36,15 @@ class MemoryRecord:
         self.confirmed_together.append(len(rows))
         self.confirmed += [row.identifier for row in rows]
 
-    def quarantine(self, refused: Sequence[tuple[ChangeSetRow, str]]) -> None:
-        self.quarantined += [row.identifier for row, _ in refused]
+    def in_quarantine(self) -> dict[tuple[str, str], Cause]:
+        return {}
+
+    def quarantine(
+        self, cause: Cause, operations: Sequence[tuple[ChangeSetRow, str]]
+    ) -> list[tuple[ChangeSetRow, str]]:
+        counted = [one for one in operations if is_settled(cause, 1)]
+        self.quarantined += [row.identifier for row, _ in counted]
+        return counted
 
 
 class FakeSink:

@@ -71,7 +71,8 @@ def _away(reason: str) -> str:
 def _stuck(reason: str) -> str:
     return (
         f"fails: Port kept failing at n of m deliveries and took the others; the first is {POISON}: {reason}. The "
-        "watermark stays where it is; the next run tries them again."
+        "watermark stays where it is; the next run tries them again, and the third run in a row puts them into "
+        "quarantine."
     )
 
 

@@ -41,6 +41,7 @@ class Scenario:
     far: str = ""  # its only resource
     min_guarded_deletes: int = 100
     limits: DeliveryLimits = LIMITS
+    sink_fingerprint: str = ""
     crowd: str = ""  # the group of many resources, where there is one
 
     def begin(self, tags: Mapping[str, str] | None = None) -> "Scenario":
@@ -63,6 +64,7 @@ class Scenario:
             target="t",
             run=str(self.runs),
             request=Request(mode, min_guarded_deletes=self.min_guarded_deletes, **more),
+            sink_fingerprint=self.sink_fingerprint,
             catalog=catalog,
             limits=self.limits,
         )
@@ -85,6 +87,7 @@ class Scenario:
             snapshot=read_snapshot(self.reader).frame if snapshot is None else snapshot,
             request=replace(request, min_guarded_deletes=self.min_guarded_deletes),
             change_window=timedelta(minutes=15),
+            sink=self.sink_fingerprint,
         )
 
     def deliver(self, snapshot: pd.DataFrame) -> RunStats:
