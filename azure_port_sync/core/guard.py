@@ -54,7 +54,7 @@ class Guard:
                 f"{self.proven:,} of them by a Delete record of Azure's."
             )
         sentence = (
-            f"{self.deletes:,} of the {self.known:,} entities that Port is known to hold "
+            f"{self.deletes:,} of the {self.known:,} entities that Port is known to contain "
             f"({self.deletes / max(self.known, 1):.0%}) would be deleted without a Delete record of Azure's: "
             f"{self.deletes - self.out_of_scope:,} that Azure no longer shows, {self.out_of_scope:,} that the settings "
             "no longer select."
