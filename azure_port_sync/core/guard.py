@@ -8,6 +8,11 @@ the mistake of a role assignment or of a setting.
 
 from dataclasses import dataclass
 
+import pandas as pd
+
+from azure_port_sync.core.decisions import DELETE_RECORD
+from azure_port_sync.core.kinds import CONTAINERS, KINDS, descendants
+
 #: A run holds deletes beyond this many and this share of the known entities, unless a person allows more.
 MIN_DELETES = 100
 MAX_DELETE_RATIO = 0.25
@@ -67,3 +72,16 @@ class Guard:
             "(RESOURCE_GROUP_TAG_FILTERS, RESOURCE_TYPES, AZURE_SUBSCRIPTION_IDS, AZURE_MANAGEMENT_GROUPS). The stdout "
             "of the run lists them all, and so does the table azure_port_sync_held_delete of the state."
         )
+
+
+def recorded_as_deleted(candidates: pd.DataFrame) -> pd.Series:
+    """Return a mask of the candidates of which a Delete record is the newest, and all that lies in such a container."""
+    recorded = (candidates["change_type"] == DELETE_RECORD).fillna(False).astype(bool)
+    gone = candidates[recorded]
+    for kind in CONTAINERS:
+        key = list(KINDS[kind].key)
+        places = set(gone.loc[gone["kind"] == kind, key].itertuples(index=False, name=None))
+        if places:
+            lies_in = [place in places for place in candidates[key].itertuples(index=False, name=None)]
+            recorded |= candidates["kind"].isin(descendants(kind)) & pd.Series(lies_in, index=candidates.index)
+    return recorded

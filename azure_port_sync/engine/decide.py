@@ -27,8 +27,8 @@ from azure_port_sync.core.decisions import (
 from azure_port_sync.core.entities import canonical, delete_data
 from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.facts import Facts
-from azure_port_sync.core.guard import Guard
-from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind, descendants
+from azure_port_sync.core.guard import Guard, recorded_as_deleted
+from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.quarantine import tried_again
 from azure_port_sync.core.request import Mode
@@ -303,7 +303,7 @@ def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> lis
 def _guarded(to_decide: pd.DataFrame, verdicts: list[Verdict], guard: Guard) -> tuple[Guard, list[Verdict]]:
     """The guard with its counts, and the verdicts with the deletes that it holds."""
     deletes = pd.Series([verdict is Verdict.DELETE for verdict in verdicts], index=to_decide.index, dtype=bool)
-    proven = deletes & _recorded_as_deleted(to_decide)
+    proven = deletes & recorded_as_deleted(to_decide)
     unproven = deletes & ~proven
     guard = replace(
         guard,
@@ -314,19 +314,6 @@ def _guarded(to_decide: pd.DataFrame, verdicts: list[Verdict], guard: Guard) -> 
     if not guard.holds:
         return guard, verdicts
     return guard, [Verdict.HELD if held else verdict for verdict, held in zip(verdicts, unproven, strict=True)]
-
-
-def _recorded_as_deleted(candidates: pd.DataFrame) -> pd.Series:
-    """Mark the candidates of which a Delete record is the newest, and all that lies in such a container."""
-    recorded = (candidates["change_type"] == DELETE_RECORD).fillna(False).astype(bool)
-    gone = candidates[recorded]
-    for kind in CONTAINERS:
-        key = list(KINDS[kind].key)
-        places = set(gone.loc[gone["kind"] == kind, key].itertuples(index=False, name=None))
-        if places:
-            lies_in = [place in places for place in candidates[key].itertuples(index=False, name=None)]
-            recorded |= candidates["kind"].isin(descendants(kind)) & pd.Series(lies_in, index=candidates.index)
-    return recorded
 
 
 def _conflicts(decided: pd.DataFrame, owners: Mapping[str, str]) -> list[tuple[ChangeSetRow, str]]:
