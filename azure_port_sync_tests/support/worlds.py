@@ -529,7 +529,8 @@ class Grace:
                 watched.held.pop(key, None)
             elif key in watched.held:
                 if not group and not partly and watched.readable:
-                    watched.held[key].latest = None  # its groups had shown it until now: it is missed anew
+                    # Its groups had shown it until now: it is missed anew, and as it is in the catalog now.
+                    watched.held[key].entity, watched.held[key].latest = entity, None
             elif (
                 # What stands for a subscription is told with the first of its groups, and stays when that goes.
                 first or watched.everything or group in watched.readable or (watched.readable and not group)
