@@ -23,7 +23,7 @@ from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 if TYPE_CHECKING:
     from azure_port_sync_tests.support.operator import Operator
-    from azure_port_sync_tests.support.worlds import Station
+    from azure_port_sync_tests.support.station import Station
 
 #: Nothing is timed: two loaded cores must not turn a slow example into a failure.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -120,7 +120,7 @@ def empty(shared_empty_sandbox: Sandbox) -> Sandbox:
 @pytest.fixture(scope="session")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
     """A sandbox for the worlds of random histories, one after the other."""
-    from azure_port_sync_tests.support.worlds import Station
+    from azure_port_sync_tests.support.station import Station
 
     made = Station(tmp_path_factory.mktemp("worlds"))
     yield made

@@ -23,22 +23,11 @@ from azure_port_sync.core.request import Mode
 from azure_port_sync.definitions import definitions
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.sandbox.port import Answer
+from azure_port_sync_tests.support.histories import SETUPS, TICK, Do, History, Setup, Tick, histories
 from azure_port_sync_tests.support.operator import failed_checks, failure, recorded
 from azure_port_sync_tests.support.processes import MACHINE
-from azure_port_sync_tests.support.worlds import (
-    SETUPS,
-    TICK,
-    Do,
-    History,
-    Life,
-    Ran,
-    Request,
-    Setup,
-    Station,
-    Tick,
-    World,
-    histories,
-)
+from azure_port_sync_tests.support.station import Life, Ran, Request, Station
+from azure_port_sync_tests.support.worlds import World
 
 #: Checks that only warn, of what a history may well contain.
 _WARNINGS = {"subscriptions_present", "no_stale_entities", "watermark_recent"}

@@ -10,7 +10,9 @@ import random
 import pytest
 from hypothesis import given, note, seed, settings
 
-from azure_port_sync_tests.support.worlds import SETUPS, History, Setup, Station, Tally, World, histories
+from azure_port_sync_tests.support.histories import SETUPS, History, Setup, histories
+from azure_port_sync_tests.support.station import Station
+from azure_port_sync_tests.support.worlds import Tally, World
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
 SOAKING = PROFILE == "soak"
