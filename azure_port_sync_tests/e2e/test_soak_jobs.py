@@ -23,7 +23,7 @@ from azure_port_sync.core.request import Mode
 from azure_port_sync.definitions import definitions
 from azure_port_sync.resource_graph import AzureReader, ReadResult
 from azure_port_sync.sandbox.port import Answer
-from azure_port_sync_tests.support.histories import SETUPS, TICK, Do, History, Setup, Tick, histories
+from azure_port_sync_tests.support.histories import SETUPS, SUBSCRIPTIONS, TICK, Do, History, Setup, Tick, histories
 from azure_port_sync_tests.support.operator import failed_checks, failure, recorded
 from azure_port_sync_tests.support.processes import MACHINE
 from azure_port_sync_tests.support.station import Life, Ran, Request, Station
@@ -43,26 +43,22 @@ class Jobs:
         self._instance = dg.DagsterInstance.ephemeral()
         self._environment = {
             **station.environment,
-            "AZURE_PORT_SYNC_STATE_URL": f"sqlite:///{self._database}",
+            "AZURE_PORT_SYNC_STATE_URL": self._database,
             "SUBSCRIPTION_BATCH_SIZE": str(setup.batch_size),
         }
 
-    def environment(self, *, filtered: bool = True) -> dict[str, str]:
+    def environment(self, setup: Setup | None = None) -> dict[str, str]:
         """The settings of the setup, as a person writes them."""
-        wanted = {
-            "RESOURCE_GROUP_TAG_FILTERS": _filters(self._setup) if filtered else None,
-            "RESOURCE_TYPES": self._setup.types if filtered else None,
-            "AZURE_MANAGEMENT_GROUPS": self._setup.management_groups,
-        }
-        return self._environment | {name: json.dumps(value) for name, value in wanted.items() if value}
+        setup = setup or self._setup
+        return self._environment | {name: json.dumps(of(setup)) for name, of in _SETTINGS.items() if of(setup)}
 
     def run(self, life: Life, request: Request) -> Ran:
         config = {"mode": str(request.mode), "force": request.force, "allow_mass_delete": request.allow}
         job = definitions(self._clock).resolve_job_def(f"{request.mode}_sync")
         with pytest.MonkeyPatch.context() as patched, _told_of_snapshots(life):
-            for name in ("RESOURCE_GROUP_TAG_FILTERS", "RESOURCE_TYPES", "AZURE_MANAGEMENT_GROUPS"):
+            for name in _SETTINGS:
                 patched.delenv(name, raising=False)
-            for name, value in self.environment(filtered=request.filtered).items():
+            for name, value in self.environment(request.setup).items():
                 patched.setenv(name, value)
             result = job.execute_in_process(
                 run_config={"ops": {"azure_change_set": {"config": config}}},
@@ -89,12 +85,36 @@ class Jobs:
 
     def close(self) -> None:
         self._instance.dispose()
-        self._database.unlink(missing_ok=True)
+        Path(self._database.removeprefix("sqlite:///")).unlink(missing_ok=True)
+
+    def back_up(self) -> None:
+        raise NotImplementedError
+
+    def restore(self) -> bool:
+        raise NotImplementedError
+
+    def remembered(self) -> list[str]:
+        raise NotImplementedError
+
+    def quarantined(self) -> set[str]:
+        return set()
 
 
 def _filters(setup: Setup) -> dict[str, Mapping[str, str]]:
     filters = {"include": setup.include, "exclude": setup.exclude}
     return {name: tags for name, tags in filters.items() if tags}
+
+
+_SETTINGS: Mapping[str, Callable[[Setup], Any]] = {
+    "RESOURCE_GROUP_TAG_FILTERS": _filters,
+    "RESOURCE_TYPES": lambda setup: setup.types,
+    "AZURE_MANAGEMENT_GROUPS": lambda setup: setup.management_groups,
+    "AZURE_SUBSCRIPTION_IDS": lambda setup: [SUBSCRIPTIONS[one] for one in setup.subscriptions],
+    "EXTRA_RESOURCE_COLUMNS": lambda setup: setup.columns,
+}
+
+#: Verbs of the histories that are not played here: what the engine does with them has nothing to do with Dagster.
+_OF_THE_ENGINE = frozenset({"skew", "back_up", "restore"})
 
 
 @contextmanager
@@ -127,7 +147,8 @@ def drawn(setup: Setup, number: int, ticks: int) -> History:
 
     draw()
     best = min(found, key=lambda one: abs(sum(isinstance(step, Tick) for step in one.steps) - ticks))
-    plain = [replace(step, kill=None, during=()) if isinstance(step, Tick) else step for step in best.steps]
+    steps = [replace(step, kill=None, during=(), launch="") if isinstance(step, Tick) else step for step in best.steps]
+    plain = [step for step in steps if isinstance(step, Tick) or step.verb not in _OF_THE_ENGINE]
     return replace(best, steps=tuple(plain), ticks_to_rest=0)
 
 

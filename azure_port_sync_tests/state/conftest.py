@@ -8,7 +8,6 @@ import pwd
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,51 +17,23 @@ import pytest
 from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.state import StateStore
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
-from azure_port_sync_tests.support.stores import behind_its_back
-
-_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-
-
-def _as_server(*command: str) -> list[str]:
-    """Postgres and PgBouncer refuse to run as root."""
-    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else list(command)
+from azure_port_sync_tests.support.postgres import as_server, emptied, unavailable, url_of
+from azure_port_sync_tests.support.postgres import server as running_server
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Path]:
     """The folder of a private server's Unix socket."""
-    if not _POSTGRES:
-        pytest.skip("no Postgres server binaries below /usr/lib/postgresql")
-    if os.geteuid() == 0 and not shutil.which("runuser"):
-        pytest.skip("Postgres does not run as root, and runuser is missing")
-    programs = _POSTGRES[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short, because a socket's path may have 107 characters
-    try:
-        if os.geteuid() == 0:
-            os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-        data = str(folder / "data")
-        quick = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        start = [str(programs / "pg_ctl"), "-D", data, "-w", "-o", quick, "-l", str(folder / "log"), "start"]
-        initialise = [str(programs / "initdb"), "-D", data, "-U", "sync", "--auth=trust", "-E", "UTF8", "-N"]
-        for command in (initialise, start):
-            subprocess.run(_as_server(*command), check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        try:
-            yield folder
-        finally:
-            stop = [str(programs / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop"]
-            subprocess.run(_as_server(*stop), check=True, cwd=folder, stdout=subprocess.DEVNULL)
-    finally:
-        shutil.rmtree(folder)
+    if why := unavailable():
+        pytest.skip(why)
+    with running_server() as folder:
+        yield folder
 
 
 @pytest.fixture
 def postgres(server: Path) -> str:
     """The URL of an empty database on Postgres."""
-    url = f"postgresql://sync@/postgres?host={server}"
-    with behind_its_back(url) as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
-    return url
+    return emptied(url_of(server))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -105,7 +76,7 @@ def pgbouncer(postgres: str, server: Path) -> Iterator[str]:
         f"listen_addr =\nauth_type = trust\nauth_file = {folder / 'users'}\npool_mode = transaction\n"
         "default_pool_size = 2\nserver_round_robin = 1\n"
     )
-    with subprocess.Popen(_as_server(program, "-q", str(folder / "ini")), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(as_server(program, "-q", str(folder / "ini")), stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(folder / ".s.PGSQL.6432", process)
             yield f"postgresql://sync@/postgres?host={folder}&port=6432"

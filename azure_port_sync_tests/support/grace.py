@@ -1,14 +1,15 @@
 """The oracle of grace periods: what stays in the catalog although it cannot be read any more."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from azure_port_sync.sandbox.compare import Catalog
 from azure_port_sync_tests.support.histories import GRACE_PERIOD, SUBSCRIPTIONS
 
 _No, _Maybe, _Yes = range(3)
+_SECOND = timedelta(seconds=1)  # Azure's `Date` has no fractions
 
 
 @dataclass
@@ -124,8 +125,22 @@ class Grace:
                 doubtful = missed.perhaps or (partly and watched.own_row_read == _Maybe)
                 watched.held[key] = _Held(entity, missed.earliest, perhaps=doubtful)
 
-    def run_ends(self, now: datetime, catalog: Catalog, *, in_order: bool, settled: bool) -> None:
-        """A run is over: `in_order` when it decided, `settled` when Port has taken all of it as well."""
+    def restored(self) -> None:
+        """The product remembers what it did some time ago: each grace period may begin anew, or be over."""
+        for watched in self._watched.values():
+            watched.own_row_read = min(watched.own_row_read, _Maybe)
+            watched.back_unnoticed = True
+            for one in (watched.missed, *watched.held.values()):
+                if one is not None:
+                    one.latest, one.perhaps = None, True
+
+    def run_ends(
+        self, now: datetime, catalog: Catalog, *, in_order: bool, settled: bool, doubtful: bool = False
+    ) -> None:
+        """A run is over: `in_order` when it decided, `settled` when Port has taken all of it as well.
+
+        `doubtful`: Azure may have told it that it cannot read what it can.
+        """
         if self._snapshot_at is None:
             return
         for guid in self._silent:  # what was read of it before has been sent, and stays
@@ -136,8 +151,8 @@ class Grace:
             self._miss(watched, guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
             if in_order and watched.missed is None:
-                watched.back_unnoticed = False
-            if in_order and guid in self._own:
+                watched.back_unnoticed = doubtful
+            if in_order and guid in self._own and not doubtful:
                 watched.own_row_read = _Yes
             for one in (watched.missed, *watched.held.values()):
                 if one is not None and in_order and one.latest is None:
@@ -150,20 +165,24 @@ class Grace:
 
     def _is_over(self, one: _Held, now: datetime, *, settled: bool) -> bool:
         assert self._snapshot_at is not None
-        one.perhaps |= now >= one.earliest + GRACE_PERIOD
-        return settled and one.latest is not None and self._snapshot_at >= one.latest + GRACE_PERIOD
+        one.perhaps |= now >= one.earliest + GRACE_PERIOD - _SECOND
+        return settled and one.latest is not None and self._snapshot_at >= one.latest + GRACE_PERIOD + _SECOND
 
     @property
     def holds(self) -> bool:
         """Whether anything is kept."""
         return any(watched.held for watched in self._watched.values())
 
-    def applied(self, expected: Catalog, actual: Catalog) -> Catalog:
-        """`expected`, with what must be kept, and what may be where it is."""
+    def applied(self, expected: Catalog, actual: Catalog, existing: Collection[str]) -> Catalog:
+        """`expected`, with what must be kept, and what may be where it is.
+
+        What is not among the identifiers `existing` may go at once: where the record of its deletion can be read.
+        """
         result = {blueprint: dict(entities) for blueprint, entities in expected.items()}
         for watched in self._watched.values():
             for (blueprint, identifier), one in watched.held.items():
-                if not one.perhaps or actual[blueprint].get(identifier) == one.entity:
+                must = identifier in existing and not one.perhaps
+                if must or actual[blueprint].get(identifier) == one.entity:
                     result[blueprint][identifier] = one.entity
         return result
 

@@ -8,7 +8,7 @@ is a subscription, `s1/g0` a resource group in it, `s1/g0/r2` a resource in that
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from hypothesis import strategies as st
 
@@ -26,6 +26,7 @@ RESOURCES = {
     "r0": ("Microsoft.Web/sites", "shop"),
     "r1": ("Microsoft.Compute/disks", "disk 1"),
     "r2": ("Microsoft.Insights/components", "Prüfung = x"),
+    "r3": ("Microsoft.Compute/disks", "disk_1"),  # in Port, its identifier is that of r1
 }
 GROUP_TAGS: tuple[dict[str, str] | None, ...] = (
     {"env": "p"},
@@ -64,26 +65,37 @@ class Do:
         return f"Do({', '.join(map(repr, (self.verb, *self.arguments)))})"
 
 
-Side = Literal["store", "azure", "port"]
+Side = Literal["store", "statement", "azure", "port"]
 
 
 @dataclass(frozen=True, repr=False)
 class Kill(_Printed):
-    """A run dies at this call (from 0) of the store, the reader or the sink: before it, or after it is done."""
+    """A run dies at this call (from 0) of the store, the reader or the sink: before it, or after it is done.
+
+    At a statement it dies before it, in the middle of the transaction.
+    """
 
     side: Side
     call: int
     after: bool = False
 
 
+Said = Literal["", "json", "page"]
+
+
 @dataclass(frozen=True, repr=False)
 class Trouble(_Printed):
-    """What goes wrong with the requests of one run: "lost", "reset", or a status; `times` None is an outage."""
+    """What goes wrong with the requests of one run: a kind of fault, or a status; `times` None is an outage.
+
+    A status comes with no body, with the JSON of the service that was asked (of Azure with `code`), or with a web page.
+    """
 
     side: Literal["azure", "port"]
     what: str
     skip: int = 0
     times: int | None = 1
+    said: Said = ""
+    code: str = "Forbidden"
 
     def fault(self) -> Fault:
         path = "Microsoft.ResourceGraph" if self.side == "azure" else ""
@@ -91,17 +103,28 @@ class Trouble(_Printed):
         if not self.what.isdigit():
             return Fault(kind=cast("Any", self.what), **cast("Any", common))
         headers = {"Retry-After": "7"} if self.what == "429" else {}
-        return Fault(status=int(self.what), headers=headers, **cast("Any", common))
+        error = {"error": {"code": "BadRequest", "message": "no", "details": [{"code": self.code, "message": "no"}]}}
+        json = error if self.side == "azure" else {"ok": False, "error": "no", "message": "no"}
+        body = {"": None, "json": json, "page": "<html>Sorry</html>"}[self.said]
+        return Fault(status=int(self.what), headers=headers, body=body, **cast("Any", common))
+
+
+#: Overrides of a person who launches a run, each named in a word.
+Launch = Literal["", "dry run", "one subscription", "one group", "one type", "backfill", "retry", "rebuild"]
 
 
 @dataclass(frozen=True, repr=False)
 class Tick(_Printed):
-    """A run, `after` seconds from the step before. `during`: what happens before its n-th read of Azure."""
+    """A run, `after` seconds from the step before. `during`: what happens before its n-th read of Azure.
+
+    `launch`: the overrides with which a person launches it.
+    """
 
     after: float = TICK
     mode: Mode = Mode.INCREMENTAL
     force: bool = False
     kill: Kill | None = None
+    launch: Launch = ""
     trouble: tuple[Trouble, ...] = ()
     during: tuple[tuple[int, Do], ...] = ()
 
@@ -118,6 +141,7 @@ class History(_Printed):
     ticks_to_rest: int = 0
     floor: int = 100
     quota: bool = False
+    concurrency: int = 1
 
     def __str__(self) -> str:
         lines = [
@@ -126,28 +150,33 @@ class History(_Printed):
             *(f"        {step!r}," for step in self.steps),
             "    ),",
         ]
-        rest = [f"    {name}={getattr(self, name)!r}," for name in ("ticks_to_rest", "floor", "quota")]
+        rest = [f"    {name}={getattr(self, name)!r}," for name in ("ticks_to_rest", "floor", "quota", "concurrency")]
         return "\n".join(["History(", *lines, *rest, ")"])
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The settings of the sync that a history is about."""
+    """The settings of a sync."""
 
     name: str
     include: Mapping[str, str] | None = None
     exclude: Mapping[str, str] | None = None
     types: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
+    subscriptions: tuple[str, ...] = ()  # their short names
     management_groups: tuple[str, ...] = ()
     batch_size: int = 1000
     delivery: str = "webhook"
+    database: Literal["sqlite", "postgres"] = "sqlite"
 
-    def scope(self, *, filtered: bool = True) -> Scope:
-        """The scope; without its filters, on request."""
+    @property
+    def scope(self) -> Scope:
         return Scope.of(
-            include_tags=self.include if filtered else None,
-            exclude_tags=self.exclude if filtered else None,
-            resource_types=(self.types or ()) if filtered else (),
+            include_tags=self.include,
+            exclude_tags=self.exclude,
+            resource_types=self.types or (),
+            extra_columns=self.columns,
+            subscription_ids=[SUBSCRIPTIONS[one] for one in self.subscriptions],
             management_groups=self.management_groups,
         )
 
@@ -163,7 +192,7 @@ SETUPS = (
         exclude={"x": "1"},
         delivery="api",
     ),
-    Setup("management group", management_groups=("platform",)),
+    Setup("management group", management_groups=("platform",), database="postgres"),
 )
 
 
@@ -180,6 +209,9 @@ _RECORD_DELAYS = ((0, 300), (0, 0), (290, 300))
 _ROW_DELAYS = ((0, 0), (0, 300), (200, 300))
 _LINGERS = ((0, 0), (0, 300), (2 * _HOUR, 6 * _HOUR), (30 * _HOUR, 30 * _HOUR))
 _WRONGS = ("lost", "503", "429", "reset", "500", "502", "504")
+_STATUSES = (301, 400, 401, 402, 403, 404, 405, 407, 408, 409, 413, 418, 422, 423, 425, 451, 499, 501, 507, 520, 598)
+_NO_ACCESS = ("AuthorizationFailed", "NoValidSubscriptionsInQueryRequest")
+_SKEWS = (0.0, 90.0, -90.0, 1200.0, -1200.0, 8 * _HOUR, -8 * _HOUR, 3 * _DAY, -3 * _DAY)
 
 
 def histories(setup: Setup) -> st.SearchStrategy[History]:
@@ -194,18 +226,17 @@ def _histories_in(setup: Setup, subscriptions: int, groups: int, resources: int)
     changes = _changes(setup, in_tenant, in_subscription, in_group)
     rounds = st.lists(st.tuples(st.lists(changes, max_size=7), _ticks(changes)), min_size=1, max_size=8)
     return st.builds(
-        lambda before, rounds, ticks_to_rest, floor, quota: History(
+        lambda before, rounds, **rest: History(
             before=tuple(before),
             steps=tuple(step for does, tick in rounds for step in (*does, tick)),
-            ticks_to_rest=ticks_to_rest,
-            floor=floor,
-            quota=quota,
+            **rest,
         ),
         before=st.lists(st.sampled_from(in_group), unique=True, min_size=1, max_size=4),
         rounds=rounds,
         ticks_to_rest=st.sampled_from((0, 0, 1, 2)),
         floor=st.sampled_from((100, 3)),
         quota=st.sampled_from((False, False, False, True)),
+        concurrency=st.sampled_from((1, 1, 1, 4)),
     )
 
 
@@ -236,10 +267,27 @@ def _changes(
     )
     seldom = (
         st.one_of(_do("delete", subscription), _do("rename", subscription, number)),
-        _do("filters", st.booleans()) if setup.scope() != setup.scope(filtered=False) else sometimes[-1],
+        st.one_of(_do("twin", anything, st.integers(0, 2)), _do("no_twins", anything)),
+        _do("skew", st.sampled_from(_SKEWS)),
+        st.sampled_from((Do("back_up"), Do("restore"), Do("restore"))),
+        _configured(setup, subscriptions),
         *((_do("place", subscription, st.sampled_from(("platform", "elsewhere"))),) * bool(setup.management_groups)),
     )
     return st.one_of(*often, *often, *often, *sometimes, *sometimes, *seldom)
+
+
+def _configured(setup: Setup, subscriptions: Sequence[str]) -> st.SearchStrategy[Do]:
+    """A person edits the settings."""
+    some = st.sampled_from(((), ("s0", "spare"), (*subscriptions, "spare")))
+    types = st.sampled_from((setup.types, ("microsoft.web/sites", "Microsoft.Insights/Components")))
+    hook = "webhook" if setup.delivery == "api" else setup.delivery
+    return st.one_of(
+        _do("filters", st.booleans()),
+        _do("configure", st.just("types"), types),
+        _do("configure", st.just("columns"), st.sampled_from((("kind",), ("kind", "sku"), ()))),
+        _do("configure", st.just("subscriptions"), some),
+        _do("configure", st.just("delivery"), st.sampled_from(("api", hook))),
+    )
 
 
 def _do(verb: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Do]:
@@ -252,13 +300,17 @@ def _ticks(changes: st.SearchStrategy[Do]) -> st.SearchStrategy[Tick]:
         st.builds(Kill, st.just("store"), st.integers(0, 18), st.booleans()),
         st.builds(Kill, st.just("store"), st.integers(9, 18), st.booleans()),  # from where it writes
         st.builds(Kill, st.just("azure"), st.integers(0, 4), st.booleans()),
+        st.builds(Kill, st.just("statement"), st.integers(0, 60)),
     )
-    troubles = st.builds(
-        Trouble,
-        st.sampled_from(("port", "port", "azure")),
-        st.sampled_from(_WRONGS),
-        st.integers(0, 4),
-        st.sampled_from((1, 2, None)),
+    of_port = st.sampled_from((*_WRONGS, "reset_mid_body", "drip", "invalid_json"))
+    status = st.sampled_from(_STATUSES).map(str)
+    skip, times = st.integers(0, 4), st.sampled_from((1, 2, None))
+    troubles = st.one_of(
+        st.builds(Trouble, st.just("port"), of_port, skip, times),
+        st.builds(Trouble, st.just("port"), status, skip, times, st.sampled_from(("json", "", "page"))),
+        st.builds(Trouble, st.just("azure"), of_port, skip, times),
+        st.builds(Trouble, st.just("azure"), status, skip, times, st.sampled_from(("json", "", "page"))),
+        st.builds(Trouble, st.just("azure"), st.just("403"), skip, times, st.just("json"), st.sampled_from(_NO_ACCESS)),
     )
     return st.builds(
         Tick,
@@ -266,6 +318,7 @@ def _ticks(changes: st.SearchStrategy[Do]) -> st.SearchStrategy[Tick]:
         mode=st.sampled_from((Mode.INCREMENTAL,) * 5 + (Mode.FULL,)),
         force=st.sampled_from((False,) * 8 + (True,)),
         kill=st.one_of(st.none(), kills),
+        launch=st.sampled_from(("",) * 12 + get_args(Launch)[1:]),
         trouble=_seldom(st.lists(troubles, min_size=1, max_size=2)),
         during=_seldom(st.lists(st.tuples(st.integers(0, 5), changes), min_size=1, max_size=2)),
     )

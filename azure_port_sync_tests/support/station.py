@@ -1,18 +1,22 @@
 """The product as random histories have it: at the doors of a sandbox, run by run, until it dies."""
 
+import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import sqlalchemy as sa
 from azure.identity import ClientSecretCredential
 
 from azure_port_sync.core.decisions import Verdict
-from azure_port_sync.core.request import Mode
+from azure_port_sync.core.request import Mode, Selection
 from azure_port_sync.core.request import Request as SyncRequest
+from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.deliver import DeliveryLimits
 from azure_port_sync.engine.run import Outcome, sync_once
 from azure_port_sync.port.api import PortApi
@@ -24,7 +28,9 @@ from azure_port_sync.resource_graph import AzureReader, ResourceGraph
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync.state import StateStore
 from azure_port_sync_tests.support.clocks import SteppedClock
-from azure_port_sync_tests.support.histories import Kill, Setup, Side
+from azure_port_sync_tests.support.histories import GROUPS, RESOURCES, SUBSCRIPTIONS, Kill, Launch, Setup, Side
+from azure_port_sync_tests.support.postgres import emptied, server, unavailable, url_of
+from azure_port_sync_tests.support.stores import behind_its_back
 
 
 class Killed(BaseException):
@@ -72,11 +78,27 @@ class Life:
             self._reach(side, number, call.__name__, after=True)
         return result
 
+    def reach_statement(self) -> None:
+        """The product is about to have its database do something."""
+        with self._lock:
+            self._reach("statement", self.calls["statement"], "execute", after=False)
+            self.calls["statement"] += 1
+
     def _reach(self, side: Side, number: int, name: str, *, after: bool) -> None:
         if not self.died_at and self._kill == Kill(side, number, after):
             self.died_at = f"{'after' if after else 'before'} {side}.{name}"
         if self.died_at:
             raise Killed(self.died_at)
+
+
+#: The run that is under way, for what databases do.
+_alive: list[Life] = []
+
+
+@sa.event.listens_for(sa.Engine, "before_cursor_execute")
+def _statement(*_: object) -> None:
+    for life in _alive:
+        life.reach_statement()
 
 
 class _Mortal:
@@ -118,13 +140,21 @@ class Station:
             disable_instance_discovery=True,
         )
 
+        self._ends = ExitStack()
+        self._postgres: str | None = None
+
     def close(self) -> None:
+        self._ends.close()
         self.credential.close()
         self.sandbox.stop()
 
-    def new_database(self) -> Path:
+    def new_database(self, kind: str = "sqlite") -> str:
+        """The URL of an empty database; of the Postgres there is one, which is started when it is first asked for."""
         self._opened += 1
-        return self._folder / f"state-{self._opened}.sqlite"
+        if kind == "sqlite" or unavailable():
+            return f"sqlite:///{self._folder / f'state-{self._opened}.sqlite'}"
+        self._postgres = self._postgres or url_of(self._ends.enter_context(server()))
+        return emptied(self._postgres)
 
 
 @dataclass(frozen=True)
@@ -133,9 +163,11 @@ class Request:
 
     mode: Mode
     force: bool
-    filtered: bool  # whether the settings name the filters
+    setup: Setup  # the settings that are in force
     allow: bool  # of the guard
     floor: int  # of the guard
+    launch: Launch = ""
+    concurrency: int = 1
 
 
 @dataclass(frozen=True)
@@ -161,6 +193,22 @@ class Product(Protocol):
         """What was killed is started again."""
         ...
 
+    def back_up(self) -> None:
+        """Keep a copy of the state as it is."""
+        ...
+
+    def restore(self) -> bool:
+        """Put the copy in place of the state, where there is one."""
+        ...
+
+    def remembered(self) -> list[str]:
+        """Everything that is in the state."""
+        ...
+
+    def quarantined(self) -> set[str]:
+        """The identifiers of what is in quarantine."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -168,9 +216,10 @@ class Syncer:
     """The product without Dagster: the one place that knows how it is called."""
 
     def __init__(self, station: Station, setup: Setup) -> None:
-        self._setup = setup
+        self._station = station
         self._clock = station.clock
-        self._database = station.new_database()
+        self._url = station.new_database(setup.database)
+        self._backup: sqlite3.Connection | None = None
         self._runs = 0
         environment = station.environment
         self.graph = ResourceGraph(
@@ -180,7 +229,6 @@ class Syncer:
             credential_scopes=["https://management.azure.com/.default"],
             connection_verify=environment["REQUESTS_CA_BUNDLE"],
         )
-        self._station = station
         self._open()
         if setup.delivery == "webhook_batch":  # whose mapping stays until the sandbox is reset
             set_up_webhook(self.api, environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"])
@@ -189,58 +237,113 @@ class Syncer:
         """All that ends with a process."""
         rest = self._station.sandbox.rest
         self.api = PortApi(self._station.sandbox.url, rest.client_id, rest.client_secret, clock=self._clock)
-        self.sink = self._make_sink(self._station.environment)
-        self.store = StateStore(f"sqlite:///{self._database}", self._clock)
-
-    def _make_sink(self, environment: Mapping[str, str]) -> Sink:
-        flow: dict[str, Any] = {
-            "concurrency": 1,  # more would make the order of deliveries, and so a history, a matter of luck
-            "deadline": timedelta(minutes=10),
-            "clock": self._clock,
-        }
-        if self._setup.delivery == "api":
-            return ApiSink(self.api, **flow)
-        url, secret = environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"]
-        if self._setup.delivery == "webhook":
-            return WebhookSink(url, secret=secret, **flow)
-        return WebhookBatchSink(url, secret=secret, **flow)
+        self.store = StateStore(self._url, self._clock)
 
     def come_back(self) -> None:
         self._end()
         self._open()
+        if self._file is None:  # the minute of its lease passes, of which Postgres has a clock of its own
+            with behind_its_back(self._url) as connection:
+                connection.exec_driver_sql("UPDATE azure_port_sync_target SET lease_expires = '2000-01-01'")
+
+    @property
+    def _file(self) -> Path | None:
+        file = self._url.partition("sqlite:///")[2]
+        return Path(file) if file else None
+
+    def back_up(self) -> None:
+        """Keep a copy of the state as it is."""
+        if self._file is not None:
+            self._backup = sqlite3.connect(":memory:")
+            with closing(sqlite3.connect(self._file)) as state:
+                state.backup(self._backup)
+
+    def restore(self) -> bool:
+        """Put the copy in place of the state, where there is one."""
+        if self._file is None or self._backup is None:
+            return False
+        with closing(sqlite3.connect(self._file)) as state:
+            self._backup.backup(state)
+        return True
+
+    def remembered(self) -> list[str]:
+        """Everything that is in the state."""
+        if self._file is None:
+            return []
+        with closing(sqlite3.connect(self._file)) as state:
+            return list(state.iterdump())
+
+    def quarantined(self) -> set[str]:
+        """The identifiers of what is in quarantine."""
+        return set(self.store.facts.quarantined("t")["identifier"])
 
     def _end(self) -> None:
         self.store.close()
-        self.sink.close()
         self.api.close()
 
     def close(self) -> None:
         self._end()
         self.graph.close()
-        self._database.unlink()
+        if self._file is not None:
+            self._file.unlink()
 
     def run(self, life: Life, request: Request) -> Ran:
-        scope = self._setup.scope(filtered=request.filtered)
-        reader = AzureReader(self.graph, scope, batch_size=self._setup.batch_size)
+        setup = request.setup
+        reader = AzureReader(self.graph, setup.scope, batch_size=setup.batch_size)
         self._runs += 1
-        outcome = sync_once(
-            cast("AzureReader", _Mortal(reader, "azure", life)),
-            cast("Sink", _Mortal(self.sink, "port", life)),
-            cast("StateStore", _Mortal(self.store, "store", life)),
-            self._clock,
-            target="t",
-            run=f"run-{self._runs}",
-            request=SyncRequest(
-                request.mode,
-                force=request.force,
-                allow_mass_delete=request.allow,
-                min_guarded_deletes=request.floor,
-            ),
-            limits=DeliveryLimits(sent_together=3),  # a death between two groups is a case of its own
-        )
+        _alive[:] = [life]
+        with closing(self._make_sink(setup.delivery, request.concurrency)) as sink:
+            try:
+                outcome = sync_once(
+                    cast("AzureReader", _Mortal(reader, "azure", life)),
+                    cast("Sink", _Mortal(sink, "port", life)),
+                    cast("StateStore", _Mortal(self.store, "store", life)),
+                    self._clock,
+                    target="t",
+                    run=f"run-{self._runs}",
+                    request=self._asked(request),
+                    sink_fingerprint=setup.delivery,
+                    catalog=self.api if request.launch == "rebuild" else None,
+                    limits=DeliveryLimits(sent_together=3),  # a death between two groups is a case of its own
+                )
+            finally:
+                _alive.clear()
         plan, report = outcome.plan, outcome.report
         held = outcome.stats.verdicts[Verdict.HELD]
         return Ran(plan.mode, report.total, report.not_delivered, held, plan.known_before, _summary(outcome))
+
+    def _asked(self, request: Request) -> SyncRequest:
+        now = self._station.sandbox.clock.now()
+        overrides: dict[Launch, dict[str, Any]] = {
+            "": {},
+            "dry run": {"dry_run": True},
+            "one subscription": {"only": Selection.of(subscriptions=[SUBSCRIPTIONS["s0"]])},
+            "one group": {"only": Selection.of(resource_groups=[GROUPS["g0"]])},
+            "one type": {"only": Selection.of(resource_types=[RESOURCES["r0"][0]])},
+            "backfill": {"backfill": Window(now - timedelta(hours=6), now - timedelta(minutes=30))},
+            "retry": {"retry_quarantined": True},
+            "rebuild": {"rebuild_ledger": True},
+        }
+        return SyncRequest(
+            request.mode,
+            force=request.force,
+            allow_mass_delete=request.allow,
+            min_guarded_deletes=request.floor,
+            **overrides[request.launch],
+        )
+
+    def _make_sink(self, delivery: str, concurrency: int) -> Sink:
+        flow: dict[str, Any] = {
+            "concurrency": concurrency,
+            "deadline": timedelta(minutes=10),
+            "clock": self._clock,
+        }
+        if delivery == "api":
+            return ApiSink(self.api, **flow)
+        environment = self._station.environment
+        url, secret = environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"]
+        make = WebhookBatchSink if delivery == "webhook_batch" else WebhookSink
+        return make(url, secret=secret, **flow)
 
 
 def _summary(outcome: Outcome) -> str:

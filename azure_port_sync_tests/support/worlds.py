@@ -1,15 +1,15 @@
 """Worlds for random histories: a tenant with its moods, the sync that runs in it, and what must come of it."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from azure_port_sync.core.errors import AzureError
+from azure_port_sync.core.errors import AzureError, PortError, SettingsError, SyncError
 from azure_port_sync.sandbox import tenant as azure
 from azure_port_sync.sandbox.azure import QUOTA
-from azure_port_sync.sandbox.compare import Differences, differences, expected_catalog, identifier_of
+from azure_port_sync.sandbox.compare import Catalog, Differences, differences, expected_catalog, identifier_of
 from azure_port_sync_tests.support.clocks import NOW
 from azure_port_sync_tests.support.grace import Grace
 from azure_port_sync_tests.support.histories import (
@@ -23,6 +23,7 @@ from azure_port_sync_tests.support.histories import (
     TICK,
     Do,
     History,
+    Launch,
     Setup,
     Tick,
 )
@@ -56,8 +57,9 @@ class World:
         self.sandbox.reset(now - AGE)
         self.tenant = self.sandbox.tenant
         self.clock = station.clock
+        self.clock.ahead = timedelta(0)
         self.setup = setup
-        self.azure_scope = azure.Scope(management_groups=setup.management_groups or None)
+        self.settings = setup  # as they are now
         self.tally = tally or Tally()
         self.product = product(station, setup)
         self.grace = Grace()
@@ -66,16 +68,17 @@ class World:
         self.past: dict[str, str] = {}  # of what ever existed
         self.access: dict[str, str | None] = {}  # of each subscription: "", the path of one group, or None
         self.places = {"s0": "platform", "s1": "platform", "s2": "elsewhere", "spare": "platform"}
-        self.is_filtered = True
         self.rows_linger = False
         self.floor = 100
+        self.concurrency = 1
+        self.has_old_state = False  # since a backup was put back
 
     def close(self) -> None:
         self.product.close()
 
     def play(self, history: History) -> None:
         """Live through a history and the rest after it; what is wrong then raises AssertionError."""
-        self.floor = history.floor
+        self.floor, self.concurrency = history.floor, history.concurrency
         self.sandbox.graph.quota.limit = QUOTA if history.quota else None
         self.begin(history.before)
         for step in history.steps:
@@ -179,6 +182,26 @@ class World:
         if path in self.ids and group in self.ids and there not in self.ids:
             self.ids[there] = self.past[there] = self.tenant.move_resource(self.ids.pop(path), self.ids[group])
 
+    def twin(self, path: str, how: int) -> None:
+        """Azure shows a second row: the same, or in another casing, or that of an extension of a resource."""
+        if path not in self.ids:
+            return
+        id_ = self._row_id(path)
+        extension = {"name": "agent", "type": "microsoft.insights/diagnosticsettings"}
+        different: Sequence[dict[str, str]] = (
+            {},
+            {"id": id_.upper()},
+            extension if path.count("/") == 2 else {"id": id_.lower()},
+        )
+        self.tenant.add_twin(id_, different[how])
+
+    def no_twins(self, path: str) -> None:
+        if path in self.ids:
+            self.tenant.remove_twins(self._row_id(path))
+
+    def _row_id(self, path: str) -> str:
+        return self.ids[path] if "/" in path else f"/subscriptions/{self.ids[path]}"
+
     # -- what can be read ----------------------------------------------------------------------------------------------
 
     def lose(self, subscription: str) -> None:
@@ -206,8 +229,16 @@ class World:
 
     def reads(self, subscription: str) -> str | None:
         """What the product can read of a subscription: "" for all, the path of one group, None for nothing."""
-        within = not self.setup.management_groups or self.places[subscription] in self.setup.management_groups
-        return self.access.get(subscription) if within else None
+        groups = self.settings.management_groups
+        within = not groups or self.places[subscription] in groups
+        named = not self.settings.subscriptions or subscription in self.settings.subscriptions
+        return self.access.get(subscription) if within and named else None
+
+    @property
+    def azure_scope(self) -> azure.Scope:
+        """The part of the tenant that the settings name."""
+        named = tuple(SUBSCRIPTIONS[one] for one in self.settings.subscriptions)
+        return azure.Scope(named or None, self.settings.management_groups or None)
 
     # -- when ----------------------------------------------------------------------------------------------------------
 
@@ -218,9 +249,34 @@ class World:
         self.tenant.set_delays(record, row, linger)
         self.rows_linger = linger[1] > 0
 
+    def skew(self, seconds: float) -> None:
+        """This machine's clock is so far ahead of Azure's."""
+        self.clock.ahead = timedelta(seconds=seconds)
+
+    @property
+    def now(self) -> datetime:
+        """The time, by Azure's clock."""
+        return self.sandbox.clock.now()
+
+    # -- what a person does --------------------------------------------------------------------------------------------
+
+    def configure(self, setting: str, value: Any) -> None:
+        """Edit one of the settings."""
+        self.settings = replace(self.settings, **{setting: value})
+
     def filters(self, on: bool) -> None:
-        """Whether the settings name the filters."""
-        self.is_filtered = on
+        """Have the settings name their filters, or none."""
+        own = self.setup if on else Setup("")
+        self.settings = replace(self.settings, include=own.include, exclude=own.exclude, types=own.types)
+
+    def back_up(self) -> None:
+        self.product.back_up()
+
+    def restore(self) -> None:
+        """Put an old state back; the docs ask for `rebuild_ledger` then."""
+        if self.product.restore():
+            self.has_old_state = True
+            self.grace.restored()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -237,14 +293,28 @@ class World:
 
         try:
             self._run(tick, meanwhile)
-        except AzureError as error:
-            excused = tick.during or any(one.side == "azure" for one in tick.trouble)
-            if not excused and self._shown_containers(self.azure_scope):
+        except SyncError as error:
+            if not self._is_excused(tick, error):
                 raise
-            self._note("azure errors", f"Azure: {error}")
+            self._note(type(error).__name__, str(error))
         finally:
-            self.tally.counts["faults"] += sum(fault.fired for fault in self.sandbox.faults)
+            for trouble, fault in zip(tick.trouble, self.sandbox.faults, strict=True):
+                what = f"{trouble.side} {trouble.what}"
+                if fault.fired:
+                    self.tally.counts[f"{what} with {trouble.said}" if trouble.said else what] += fault.fired
             self.sandbox.faults.clear()
+
+    def _is_excused(self, tick: Tick, error: SyncError) -> bool:
+        """Whether a run may end so: without having sent anything."""
+        sides = {one.side for one in tick.trouble}
+        match error:
+            case AzureError():
+                return bool(tick.during) or "azure" in sides or not self._shown_containers(self.azure_scope)
+            case PortError():  # what it holds could not be read
+                return "port" in sides
+            case SettingsError():  # nothing lies in the part that is named
+                return tick.launch.startswith("one")
+        return False
 
     def _run(self, tick: Tick, meanwhile: Callable[[int], None], *, allow: bool = False) -> Ran | None:
         life = Life(
@@ -253,38 +323,68 @@ class World:
             after_snapshot=self._tell_of_snapshot,
             after_reading=self._tell_of_reading,
         )
+        if tick.launch == "dry run" and not self.has_old_state:
+            self._dry_run(tick)
+            return None
+        launch: Launch = "rebuild" if self.has_old_state else tick.launch
         held = {identifier for entities in self.sandbox.held().values() for identifier in entities}
         self.grace.run_begins()
         ran = None
         try:
-            ran = self.product.run(life, Request(tick.mode, tick.force, self.is_filtered, allow, self.floor))
+            ran = self.product.run(life, self._request(tick, launch, allow=allow))
         except Killed:
             self._note("kills", f"killed {life.died_at}")
             self.product.come_back()
         else:
-            self._note(f"{ran.mode} runs", f"{ran.mode} {ran.summary}")
+            self.has_old_state = False
+            self._note(f"{ran.mode} runs", f"{ran.mode} {launch} {ran.summary}")
+            if launch:
+                self.tally.counts[f"launched: {launch}"] += 1
             if not allow:
-                existing = {identifier_of(id_) for id_ in self.ids.values()}
-                deleted, known = len(life.deletes & held & existing), ran.known_before
+                deleted, known = len(life.deletes & held & self.existing), ran.known_before
                 most = min(max(self.floor, known // 4), max(min(self.floor, 10), known // 2))
                 assert deleted <= most, f"{deleted} existing entities were deleted, the guard allows {most}"
         finally:
             settled = ran is not None and ran.not_delivered == ran.held == 0
-            self.grace.run_ends(self.clock.now(), self.sandbox.held(), in_order=ran is not None, settled=settled)
+            self.grace.run_ends(
+                self.now,
+                self.sandbox.held(),
+                in_order=ran is not None,
+                settled=settled,
+                doubtful=any(one.side == "azure" and one.said == "json" for one in tick.trouble),
+            )
         if ran is None or not ran.held:
             return ran
         assert not allow, "the guard holds what was allowed"
         self._note("guarded", f"the guard holds {ran.held} deletes")
-        return self._run(Tick(force=tick.force, mode=tick.mode), lambda _: None, allow=True)
+        again = Tick(force=tick.force, mode=tick.mode, launch=tick.launch)
+        return self._run(again, lambda _: None, allow=True)
+
+    def _request(self, tick: Tick, launch: Launch, *, allow: bool = False) -> Request:
+        return Request(tick.mode, tick.force, self.settings, allow, self.floor, launch, self.concurrency)
+
+    def _dry_run(self, tick: Tick) -> None:
+        """A run that shows what it would do, and changes nothing, however it ends."""
+        life = Life(tick.kill)
+        before = self.product.remembered(), self.sandbox.held()
+        try:
+            ran = self.product.run(life, self._request(tick, "dry run"))
+            self._note("launched: dry run", f"dry run {ran.summary}")
+        except Killed:
+            self._note("kills", f"killed {life.died_at}")
+            self.product.come_back()
+        assert (self.product.remembered(), self.sandbox.held()) == before, "a dry run has changed something"
 
     def _tell_of_snapshot(self) -> None:
         rows = self._shown_containers(self.azure_scope)
         own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
         shown = frozenset(guid for guid, _, _ in rows)
         left_out = frozenset(guid for guid, _, _ in self._shown_containers(azure.Scope())) - shown
+        if named := self.settings.subscriptions:
+            left_out |= frozenset(SUBSCRIPTIONS.values()) - {SUBSCRIPTIONS[one] for one in named}
         groups = frozenset(identifier_of(id_) for _, type_, id_ in rows if type_ == azure.GROUP)
         readable = {SUBSCRIPTIONS[one]: self._readable_groups(one, groups) for one in SUBSCRIPTIONS}
-        self.grace.snapshot(self.clock.now(), own, shown, left_out, readable, self.sandbox.held())
+        self.grace.snapshot(self.now, own, shown, left_out, readable, self.sandbox.held())
 
     def _tell_of_reading(self) -> None:
         rows = self._shown_containers(self.azure_scope)
@@ -293,7 +393,7 @@ class World:
 
     def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
         """Subscription, type and id of each subscription and group that Azure shows now."""
-        with self.tenant.shown(scope, self.clock.now()) as db:
+        with self.tenant.shown(scope, self.now) as db:
             rows = db.execute("SELECT lower(subscriptionId), type, id FROM resourcecontainers").fetchall()
         return [(guid, type_, id_) for guid, type_, id_ in rows if type_ != azure.MANAGEMENT_GROUP]
 
@@ -308,7 +408,7 @@ class World:
 
     def _note(self, what: str, line: str) -> None:
         self.tally.counts[what] += 1
-        self.log.append(f"{self.clock.now():%d %H:%M:%S} {line}")
+        self.log.append(f"{self.now:%d %H:%M:%S} {line}")
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -321,12 +421,16 @@ class World:
         self.delays((0, 0), (0, 0), (0, 0))
         if not self.tenant.containers(self.azure_scope):
             self.add("spare")
-        calm = self.tenant.calm_at(self.clock.now())
-        pause = (calm - self.clock.now()).total_seconds() / (ticks + 1)
+        calm = self.tenant.calm_at(self.now)
+        pause = (calm - self.now).total_seconds() / (ticks + 1)
         for _ in range(ticks):
             self.tick(Tick(after=pause))  # not quite a quiet one: the spare subscription may not show yet
-        self.clock.sleep(max((calm - self.clock.now()).total_seconds(), 0) + TICK)
+        self.clock.sleep(max((calm - self.now).total_seconds(), 0) + TICK)
         self.quiet_tick()
+        if self.product.quarantined():
+            self.check("after one quiet tick, but for what is in quarantine", but=self.product.quarantined())
+            self.clock.sleep(TICK)
+            self.quiet_tick("retry")
         self.check("after one quiet tick")
         if self.grace.holds:
             self.clock.sleep(GRACE_PERIOD.total_seconds() + TICK)
@@ -338,35 +442,55 @@ class World:
         assert ran.operations == 0, f"a tick with nothing to say delivered {ran.operations} operations"
         self.check("after one more quiet tick")
 
-    def quiet_tick(self) -> Ran:
-        ran = self._run(Tick(), lambda _: None)
+    def quiet_tick(self, launch: Launch = "") -> Ran:
+        ran = self._run(Tick(launch=launch), lambda _: None)
         assert ran is not None
         assert ran.not_delivered == 0, ran.summary
         return ran
 
-    def check(self, when: str) -> None:
-        wrong = self.wrong()
+    def check(self, when: str, *, but: Collection[str] = ()) -> None:
+        wrong = self.wrong(but)
         self.tally.counts["wrong"] += len(wrong)
         assert not wrong, f"{when}:\n  " + "\n  ".join(wrong)
 
-    def wrong(self) -> list[str]:
-        """Where the catalog is not what it must be."""
+    def wrong(self, but: Collection[str] = ()) -> list[str]:
+        """Where the catalog is not what it must be, but for these identifiers."""
         refused = [f"Port refused {one.identifier}: {one.reason}" for one in self.sandbox.port.catalog.failures]
-        return self.differences().sentences(shown=20) + refused
+        return self.differences(but).sentences(shown=20) + refused
 
-    def differences(self) -> Differences:
+    def differences(self, but: Collection[str] = ()) -> Differences:
         """What the catalog must be, and is not."""
-        setup = self.setup if self.is_filtered else Setup("")
-        expected = expected_catalog(
-            self.tenant.containers(self.azure_scope),
-            self.tenant.resources(self.azure_scope),
-            include=setup.include,
-            exclude=setup.exclude,
-            resource_types=setup.types,
-        )
         held = self.sandbox.held()
+        resources = self.tenant.resources(self.azure_scope)
+        expected, other = self._expected(resources), self._expected(resources[::-1])
+        for blueprint, entities in expected.items():
+            for one in entities:
+                if held[blueprint].get(one) == other[blueprint][one]:  # of two ids in one identifier, either is right
+                    entities[one] = other[blueprint][one]
         self.tally.counts["entities compared"] += sum(map(len, expected.values()))
-        return differences(self.grace.applied(expected, held), held)
+        expected = self.grace.applied(expected, held, self.existing)
+        return differences(_without(expected, but), _without(held, but))
+
+    @property
+    def existing(self) -> set[str]:
+        """The identifiers of all that exists, whether it can be read or not."""
+        return {identifier_of(self._row_id(path)) for path in self.ids}
+
+    def _expected(self, resources: list[dict[str, Any]]) -> Catalog:
+        return expected_catalog(
+            self.tenant.containers(self.azure_scope),
+            resources,
+            include=self.settings.include,
+            exclude=self.settings.exclude,
+            resource_types=self.settings.types,
+        )
+
+
+def _without(catalog: Catalog, identifiers: Collection[str]) -> Catalog:
+    return {
+        blueprint: {one: entity for one, entity in entities.items() if one not in identifiers}
+        for blueprint, entities in catalog.items()
+    }
 
 
 def _tags(number: int) -> dict[str, str] | None:
