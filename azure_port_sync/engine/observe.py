@@ -136,9 +136,7 @@ def _snapshot(survey: Survey) -> Iterator[Read]:
     covers = [Cover(frozenset(CONTAINERS))]
     if survey.plan.mode is not Mode.FULL:  # which covers every resource anyway
         snapshot = containers.frame
-        # A group that Azure does not show yet, and that Port does not have, proves nothing.
-        emptied = pairs(snapshot) | pairs(containers.known)
-        emptied &= set(survey.store.ledger.groups_with_resources(survey.plan.target))
+        emptied = set(survey.store.ledger.groups_with_resources(survey.plan.target))
         emptied -= pairs(snapshot[snapshot["in_scope"]])
         covers.append(Cover(_LEAVES, frozenset(emptied)))
     # The numbers of this read belong to the asset that made it.
