@@ -132,11 +132,6 @@ class PageApi:
                 here = self._catalog.entities[blueprint].get(identifier)
                 title = here.title if here else None
                 found.append(
-                    {
-                        "blueprint": blueprint,
-                        "identifier": identifier,
-                        "title": title,
-                        "exists": here is not None,
-                    }
+                    {"blueprint": blueprint, "identifier": identifier, "title": title, "exists": here is not None}
                 )
         return found

@@ -89,11 +89,7 @@ class Sandbox:
         self._stopping = threading.Event()
         self._drifting = threading.Thread(target=self._drift, name="sandbox-drift", daemon=True)
         azure = azure_app(
-            self.tenant,
-            self.clock,
-            client_id=self._client_id,
-            client_secret=self._client_secret,
-            quota=self._quota,
+            self.tenant, self.clock, client_id=self._client_id, client_secret=self._client_secret, quota=self._quota
         )
         self.graph: ResourceGraph = azure.state.graph
         self._authority: Authority = azure.state.authority

@@ -25,10 +25,7 @@ _PROPERTY_NAME = re.compile(r"[A-Za-z0-9@_=\\-]{1,100}")
 _RELATION_KEYS = {"title", "target", "required", "many", "description", "type"}
 _WEBHOOK_TEXTS = {"identifier": 30, "title": 30, "description": 200, "icon": None}
 _WEBHOOK_KEYS = {*_WEBHOOK_TEXTS, "mappings", "enabled", "security", "integrationType"}
-_SECURITY_KEYS = {
-    *("secret", "signatureHeaderName", "signatureAlgorithm", "signaturePrefix"),
-    "requestIdentifierPath",
-}
+_SECURITY_KEYS = {*("secret", "signatureHeaderName", "signatureAlgorithm", "signaturePrefix"), "requestIdentifierPath"}
 _ALGORITHMS = ("sha1", "sha256", "plain", None)
 _MAPPING_KEYS = {"blueprint", "operation", "filter", "itemsToParse", "entity"}
 _MAPPING_ENTITY_KEYS = {"identifier", "title", "icon", "team", "properties", "relations"}

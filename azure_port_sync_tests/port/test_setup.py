@@ -180,11 +180,7 @@ def test_what_a_blueprint_lacks_is_added_and_what_a_person_made_stays(sandbox: S
     assert changes[RESOURCE] == Change(
         RESOURCE,
         "updated",
-        (
-            "+ property tags (object)",
-            "+ property location (string)",
-            "+ relation resourceGroup -> azureResourceGroup",
-        ),
+        ("+ property tags (object)", "+ property location (string)", "+ relation resourceGroup -> azureResourceGroup"),
     )
     now = sandbox.port.catalog.blueprints[RESOURCE]
     assert (now["title"], now["icon"], now["schema"]["required"]) == (mine["title"], mine["icon"], ["owner"])

@@ -86,10 +86,7 @@ def _titles(sandbox: Sandbox, blueprint: str = RESOURCE) -> set[str]:
 #: Blocks of events of one size each: a few large ones, many small ones, and such as fill a request to the last byte.
 _LIMIT = WebhookBatchSink.max_bytes
 _SIZES = st.lists(
-    st.tuples(
-        st.integers(1, 900),
-        st.sampled_from([300, 1046, 1047, 1048, 5_000]),
-    )
+    st.tuples(st.integers(1, 900), st.sampled_from([300, 1046, 1047, 1048, 5_000]))
     | st.tuples(st.integers(1, 4), st.sampled_from([_LIMIT // 2 - 1, _LIMIT // 2, _LIMIT - 301, _LIMIT - 1, _LIMIT])),
     min_size=1,
     max_size=5,

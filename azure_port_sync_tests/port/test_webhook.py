@@ -41,11 +41,7 @@ def test_the_guides_mapping_writes_all_three_kinds(sandbox: Sandbox, sink: Webho
     }
     shop = entities["azureCloudResources"][f"{group}/providers/microsoft.web/sites/shop"]
     assert shop.title == "Shop"
-    assert shop.properties == {
-        "tags": {"Team": "wêb"},
-        "type": "microsoft.web/sites",
-        "location": "westeurope",
-    }
+    assert shop.properties == {"tags": {"Team": "wêb"}, "type": "microsoft.web/sites", "location": "westeurope"}
     assert shop.relations == {"resourceGroup": group}
     assert entities["azureResourceGroup"][group].relations == {"subscription": subscription}
     assert entities["azureSubscription"][subscription].properties["subscriptionId"] == SUB

@@ -340,10 +340,7 @@ def test_scopes(azure: Azure) -> None:
     tenant = azure.tenant
     shop = tenant.add_subscription("Shop", management_groups=["retail", "contoso"])
     lab = tenant.add_subscription("Lab", management_groups=["research", "contoso"])
-    of_shop = {
-        f"/subscriptions/{shop}",
-        tenant.add_group(shop, "rg", "westeurope"),
-    }
+    of_shop = {f"/subscriptions/{shop}", tenant.add_group(shop, "rg", "westeurope")}
     of_lab = {f"/subscriptions/{lab}", tenant.add_group(lab, "Retail", "westeurope")}  # no kin of the management group
     groups = {f"/providers/Microsoft.Management/managementGroups/{name}" for name in ("retail", "contoso", "research")}
     root = {f"/providers/Microsoft.Management/managementGroups/{tenant.tenant_id}"}

@@ -179,8 +179,7 @@ def test_spaces_become_underscores_in_identifier_and_relation(served: Served) ->
 
 
 @pytest.mark.parametrize(
-    ("event", "left"),
-    [(vm("delete"), [1, 2, 1]), (group("delete"), [1, 1, 0]), (subscription("delete"), [0, 1, 0])],
+    ("event", "left"), [(vm("delete"), [1, 2, 1]), (group("delete"), [1, 1, 0]), (subscription("delete"), [0, 1, 0])]
 )
 def test_a_delete_takes_all_dependents_and_nothing_else(served: Served, event: Json, left: list[int]) -> None:
     another = group(resourceId="/subscriptions/other/resourcegroups/g", subscriptionId="other")
@@ -249,12 +248,7 @@ def test_counts_tell_created_updated_unchanged_and_deleted_apart(served: Served)
         "deleted": 1,
     }
     told = [(one.operation, one.identifier, one.dependents) for one in served.port.catalog.activity]
-    assert told == [
-        ("created", VM, 0),
-        ("updated", VM, 0),
-        ("created", GROUP, 0),
-        ("deleted", GROUP, 1),
-    ]
+    assert told == [("created", VM, 0), ("updated", VM, 0), ("created", GROUP, 0), ("deleted", GROUP, 1)]
 
 
 # -- what Port refuses after its 202

@@ -120,11 +120,7 @@ def test_what_the_catalog_lacks_is_missing(sandbox: Sandbox, client: SandboxClie
     found = client.comparison()
     identifier = "/subscriptions/aaaa-1/resourcegroups/rg_=28web=29/providers/microsoft.compute/virtualmachines/vm_one"
     assert not found["equal"]
-    assert found["missing"] == {
-        "azureSubscription": [],
-        "azureResourceGroup": [],
-        "azureCloudResources": [identifier],
-    }
+    assert found["missing"] == {"azureSubscription": [], "azureResourceGroup": [], "azureCloudResources": [identifier]}
     assert found["counts"]["azureCloudResources"] == {"tenant": 2, "catalog": 1}
     assert found["sentences"] == [f"azureCloudResources: missing: {identifier}"]
 

@@ -189,11 +189,7 @@ class Port:
                     self.catalog.delete(target.blueprint, identifier, dependents=target.dependents)
                 else:
                     self.catalog.upsert(
-                        target.blueprint,
-                        identifier,
-                        record.get("title"),
-                        record["properties"],
-                        record["relations"],
+                        target.blueprint, identifier, record.get("title"), record["properties"], record["relations"]
                     )
             except RefusedError as reason:
                 self.catalog.refuse(target.blueprint, target.operation, identifier, str(reason))

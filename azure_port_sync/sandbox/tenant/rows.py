@@ -13,17 +13,7 @@ SUBSCRIPTION = "microsoft.resources/subscriptions"
 GROUP = "microsoft.resources/subscriptions/resourcegroups"
 MANAGEMENT_GROUP = "microsoft.management/managementgroups"
 
-STRINGS = (
-    "id",
-    "name",
-    "type",
-    "tenantId",
-    "kind",
-    "location",
-    "resourceGroup",
-    "subscriptionId",
-    "managedBy",
-)
+STRINGS = ("id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy")
 DYNAMICS = ("sku", "plan", "properties", "tags", "identity", "zones", "extendedLocation")
 COLUMNS = STRINGS + DYNAMICS
 

@@ -158,10 +158,7 @@ class Tenant(TenantView):
             self._timeline.update(RESOURCES, resource_id, action, tags=as_dynamic(tags))
 
     def update_resource(
-        self,
-        resource_id: str,
-        properties: Mapping[str, Any] | None = None,
-        sku: Mapping[str, Any] | None = None,
+        self, resource_id: str, properties: Mapping[str, Any] | None = None, sku: Mapping[str, Any] | None = None
     ) -> None:
         """Put these properties (a null removes one) and this sku over what it had."""
         with self._change() as action:
@@ -272,10 +269,7 @@ class Tenant(TenantView):
         return homes
 
     def _grown_group(self, number: int, subscription: Row) -> Row:
-        tags = {
-            "environment": ("production", "staging", "development")[number % 3],
-            "team": f"team-{number % 40}",
-        }
+        tags = {"environment": ("production", "staging", "development")[number % 3], "team": f"team-{number % 40}"}
         return self._make.group(subscription["subscriptionId"], f"rg-grown-{number:05d}", "westeurope", tags)
 
     # -- what verbs have in common
