@@ -109,7 +109,7 @@ class Blueprint:
 
 
 class Signature(NamedTuple):
-    """How a webhook expects its events to be signed: the header in lower case, the algorithm, and the prefix."""
+    """The signature that a webhook expects of its events: the header in lower case, the algorithm, and the prefix."""
 
     header: str
     algorithm: str

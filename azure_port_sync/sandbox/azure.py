@@ -74,13 +74,13 @@ class Quota:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def clear(self) -> None:
-        """Nothing is taken."""
+        """Forget the requests that were taken."""
         with self._lock:
             self._taken.clear()
             self.refused = 0
 
     def take(self) -> tuple[bool, dict[str, str]]:
-        """Whether one more request passes, and the headers that say how things stand."""
+        """Return whether one more request passes, and the headers with the state of the quota."""
         with self._lock:
             now = self.clock.now()
             # A clock that was set back must not leave requests of the future in the window.
@@ -139,7 +139,7 @@ class ResourceGraph:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is counted, and nothing happens before an answer."""
+        """Set the counters to zero, and let nothing happen before an answer."""
         self.requests = 0
         self.rows = 0
         self.before_answer: Callable[[], object] = lambda: None

@@ -89,7 +89,7 @@ _KINDS = (
 
 
 def seed(tenant: Tenant, *, groups: int = 40, resources: int = 400) -> None:
-    """Six subscriptions, with groups and resources over them; the same every time."""
+    """Add six subscriptions, with groups and resources over them; the same every time."""
     rng = random.Random(20240229)  # noqa: S311
     subscriptions = [
         tenant.add_subscription(name, tags, management_groups=above) for name, tags, above in _SUBSCRIPTIONS
@@ -101,7 +101,7 @@ def seed(tenant: Tenant, *, groups: int = 40, resources: int = 400) -> None:
 
 
 def play(tenant: Tenant) -> list[str]:
-    """A working day's changes, one of each kind; what was done, in sentences."""
+    """Make a working day's changes, one of each kind, and return them in sentences."""
     rng = random.Random(7)  # noqa: S311
     day = _Day(tenant, rng)
     return [
@@ -119,7 +119,7 @@ def play(tenant: Tenant) -> list[str]:
 
 
 def drift(tenant: Tenant, rng: random.Random) -> str:
-    """One change, of the kinds that happen all day more often than of those that happen once a month."""
+    """Make one change, of the kinds that happen all day more often than of those that happen once a month."""
     day = _Day(tenant, rng)
     often = (day.create_resource, day.tag_resource, day.tag_resource, day.touch_resource, day.delete_resource)
     seldom = (day.recreate_resource, day.move_resource, day.retag_group, day.add_group, day.rename_subscription)
@@ -222,7 +222,7 @@ def _add_group(tenant: Tenant, rng: random.Random, subscription_id: str, number:
 
 
 def _resource(rng: random.Random, group_id: str, number: int) -> dict[str, Any]:
-    """The arguments of one new resource; its number keeps its name unique."""
+    """Return the arguments of one new resource; its number keeps its name unique."""
     kind = rng.choice(_KINDS)
     odd = rng.choice(_ODD_TAGS)
     return {
@@ -238,7 +238,7 @@ def _resource(rng: random.Random, group_id: str, number: int) -> dict[str, Any]:
 
 
 def _tagged(tags: Mapping[str, str] | None, key: str, value: str) -> dict[str, str]:
-    """`tags` with one more; Azure takes keys that differ in case for one key."""
+    """Return `tags` with one more; Azure takes keys that differ in case for one key."""
     return {**{k: v for k, v in (tags or {}).items() if k.lower() != key.lower()}, key: value}
 
 

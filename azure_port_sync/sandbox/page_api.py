@@ -1,4 +1,4 @@
-"""The catalog as the page asks for it: in pieces that stay small however large the catalog is."""
+"""The catalog as the page asks for it: in answers that stay small however large the catalog is."""
 
 from __future__ import annotations
 
@@ -100,15 +100,15 @@ class PageApi:
             }
 
     def _comparison(self) -> Json:
-        """The comparison, worked out anew only where tenant or catalog changed, and outside Port's lock."""
+        """Return the comparison, worked out anew only where tenant or catalog changed, and outside Port's lock."""
         tenant_version, version = self._sandbox.tenant.version, self._catalog.version
         with self._comparing:
             if self._expected is None or self._expected[0] != tenant_version:
                 self._expected = (tenant_version, self._sandbox.expected())
             if self._compared is None or self._compared[0] != (tenant_version, version):
                 found = differences(self._expected[1], self._sandbox.held())
-                said = {"equal": found.equal, "counts": found.counts, "sentences": found.sentences(shown=20)}
-                self._compared = ((tenant_version, version), said)
+                shown = {"equal": found.equal, "counts": found.counts, "sentences": found.sentences(shown=20)}
+                self._compared = ((tenant_version, version), shown)
             return self._compared[1]
 
     def _page(self, found: list[Entity], offset: int, limit: int) -> Json:
@@ -121,7 +121,7 @@ class PageApi:
         return entity.as_json() | {"children": children, "parents": self._parents(entity)}
 
     def _parents(self, entity: Entity) -> list[Json]:
-        """Where the entity hangs: its target, the target of that, and so on."""
+        """Return the chain above an entity: its target, the target of that, and so on."""
         found: list[Json] = []
         here: Entity | None = entity
         while here is not None:

@@ -68,7 +68,7 @@ def _identifiers(api: PortApi, blueprint: str = RESOURCE) -> list[str]:
 
 
 def _refusal(api: PortApi, blueprint: str = RESOURCE) -> PortError:
-    """What is said, in one sentence or two, where Port's entities cannot be read."""
+    """Return the error, of one sentence or two, where Port's entities cannot be read."""
     with pytest.raises(PortError) as error:
         _identifiers(api, blueprint)
     assert "\n" not in str(error.value)

@@ -104,7 +104,7 @@ def _packed(sink: Any, sizes: list[tuple[int, int]], operation: str = "upsert") 
 @given(_SIZES)
 @settings(max_examples=40)
 def test_a_batch_has_at_most_500_events_and_512_kib(sizes: list[tuple[int, int]]) -> None:
-    """What lies beyond 500 is dropped by Port silently."""
+    """Port silently drops the events beyond 500."""
     sink = WebhookBatchSink(
         "http://127.0.0.1/k", secret=None, concurrency=1, deadline=timedelta(1), clock=SystemClock()
     )

@@ -247,8 +247,8 @@ def test_counts_tell_created_updated_unchanged_and_deleted_apart(served: Served)
         "updated": 1,
         "deleted": 1,
     }
-    told = [(one.operation, one.identifier, one.dependents) for one in served.port.catalog.activity]
-    assert told == [("created", VM, 0), ("updated", VM, 0), ("created", GROUP, 0), ("deleted", GROUP, 1)]
+    noted = [(one.operation, one.identifier, one.dependents) for one in served.port.catalog.activity]
+    assert noted == [("created", VM, 0), ("updated", VM, 0), ("created", GROUP, 0), ("deleted", GROUP, 1)]
 
 
 # -- what Port refuses after its 202

@@ -732,14 +732,14 @@ def test_each_kind_of_route_has_its_published_limit(caller: Caller) -> None:
         assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-period"]) == (limit, "300")
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_throttle_ends_with_its_window(sandbox: Sandbox, client: SandboxClient, caller: Caller, told: bool) -> None:
-    client.throttle_api(1, 10, retry_after=told)
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_throttle_ends_with_its_window(sandbox: Sandbox, client: SandboxClient, caller: Caller, asks: bool) -> None:
+    client.throttle_api(1, 10, retry_after=asks)
     assert caller.search().status_code == 200
     sandbox.clock.advance(timedelta(seconds=4))
     refused = caller.search()
     _is_error(refused, 429)
-    assert refused.headers.get("Retry-After") == ("6" if told else None)
+    assert refused.headers.get("Retry-After") == ("6" if asks else None)
     sandbox.clock.advance(timedelta(seconds=6))
     assert [caller.search().status_code for _ in range(2)] == [200, 429]
     client.lift_api_throttle()

@@ -366,7 +366,7 @@ def test_a_dripping_answer_is_whole_and_takes_the_clock_along(sandbox: Sandbox, 
 
 
 def test_the_rest_of_a_dripping_answer_may_come_at_once(sandbox: Sandbox, client: SandboxClient) -> None:
-    """What drips to its end takes a clock along that runs ahead of a client who gave up long ago."""
+    """An answer that drips to its end takes the clock along, far ahead of a client who gave up long ago."""
     began = client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
     client.fault(Fault("port", kind="drip", drip_seconds=60, drip_bytes=3))
     assert post(sandbox, {}).json() == {"ok": True}
@@ -628,10 +628,10 @@ def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: st
     announced = tmp_path / "sandbox.json"
     with start(tmp_path, *options) as process:
         until(lambda: announced.exists() or process.poll() is not None)
-        told = json.loads(announced.read_text())
-        assert (told["pid"], announced.stat().st_mode & 0o077) == (process.pid, 0)
-        with SandboxClient(told["url"]) as client:
-            assert client.environment() == told["environment"]
+        given = json.loads(announced.read_text())
+        assert (given["pid"], announced.stat().st_mode & 0o077) == (process.pid, 0)
+        with SandboxClient(given["url"]) as client:
+            assert client.environment() == given["environment"]
             assert client.state()["tenant"]["resources"] > 100
         if how == "stdin":
             assert process.stdin is not None
@@ -641,9 +641,9 @@ def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: st
         assert process.wait(20) == 0
         assert process.stdout is not None
         said = process.stdout.read().decode()
-    assert any(name.startswith("PORT_") for name in told["environment"]) is ("--empty-port" not in options)
-    assert told["url"] in said
-    assert all(f"export {name}={value}" in said for name, value in told["environment"].items())
+    assert any(name.startswith("PORT_") for name in given["environment"]) is ("--empty-port" not in options)
+    assert given["url"] in said
+    assert all(f"export {name}={value}" in said for name, value in given["environment"].items())
     assert "Traceback" not in said
     assert not announced.exists()
 

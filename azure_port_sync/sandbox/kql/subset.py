@@ -1,4 +1,4 @@
-"""Resource Graph's subset of Kusto: what it refuses although Kusto takes it."""
+"""Resource Graph's subset of Kusto, and its refusals of what Kusto takes."""
 
 from __future__ import annotations
 

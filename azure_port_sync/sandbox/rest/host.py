@@ -82,7 +82,7 @@ class Rest:
             self._tokens.clear()
 
     def clear(self) -> None:
-        """Nothing counted, the published limits; tokens stay good."""
+        """Set the counters to zero and the limits to the published ones; tokens stay good."""
         with self._lock:
             self.requests.clear()
             self.items.clear()

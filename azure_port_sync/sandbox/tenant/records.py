@@ -1,4 +1,4 @@
-"""Change records: what Resource Graph says of one create, update or delete.
+"""Change records: one for each create, update or delete, as Resource Graph has it.
 
 The shapes are those of learn.microsoft.com/azure/governance/resource-graph/changes/get-resource-changes and of recorded
 responses; the records of containers have the same.

@@ -29,7 +29,7 @@ _GROUP_HABITS: dict[str, Callable[[str], str]] = {
 
 
 class TenantError(Exception):
-    """What was asked of the tenant cannot be; the message says why."""
+    """The tenant cannot do this; the message says why."""
 
 
 class RowMaker:
