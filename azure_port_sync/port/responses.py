@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-Json = dict[str, Any]
+from azure_port_sync.port import Json
 
 _LONGEST_LIFE = 10**9  # seconds; what is longer is no number of seconds
 

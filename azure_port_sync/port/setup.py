@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from azure_port_sync.core.errors import PortError, SettingsError
-from azure_port_sync.port import model
+from azure_port_sync.port import Json, model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import probes
-from azure_port_sync.port.mapping import Json, MappedEntity, Target, WebhookMapping
+from azure_port_sync.port.mapping import MappedEntity, Target, WebhookMapping
 from azure_port_sync.port.responses import Blueprint, Webhook
 from azure_port_sync.port.sink_selection import find_webhook
 

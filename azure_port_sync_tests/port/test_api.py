@@ -52,11 +52,6 @@ def api_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ApiOf]:
         api.close()
 
 
-@pytest.fixture
-def api(api_of: ApiOf) -> PortApi:
-    return api_of()
-
-
 def _fill(sandbox: Sandbox, count: int) -> list[str]:
     for n in range(count):
         sandbox.put_entity(RESOURCE, f"/r{n:04d}", f"R {n}", {"type": "t"})

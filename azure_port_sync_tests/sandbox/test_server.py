@@ -34,23 +34,17 @@ def estate() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Sandbox]:
-    with Sandbox(estate=False) as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(servers: Sandbox) -> Sandbox:
+def sandbox(shared_sandbox: Sandbox) -> Sandbox:
     """A sandbox whose tenant is one group with two resources, and whose clock runs."""
-    servers.reset(datetime.now(UTC))
-    servers.clock.resume()
-    tenant = servers.tenant
+    shared_sandbox.reset(datetime.now(UTC))
+    shared_sandbox.clock.resume()
+    tenant = shared_sandbox.tenant
     subscription = tenant.add_subscription("Production", {"env": "prod"}, subscription_id="AAAA-1")
     group = tenant.add_group(subscription, "rg (web)", "westeurope", {"Env": "Prod"})
     tenant.create_resource(group, "Microsoft.Compute/virtualMachines", "vm one", tags={"owner": "Jürgen"})
     tenant.create_resource(group, "Microsoft.Storage/storageAccounts", "st1")
-    return servers
+    return shared_sandbox
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def shortened(sql: str, tokens: Sequence[Token]) -> str:
 
 
 def _string_columns(tokens: Sequence[Token]) -> set[str]:
-    """Return the names that mean a string wherever the query uses them: columns of the tables, and what is made of such."""
+    """Return the names that mean a string wherever the query uses them: columns of tables, and copies of such."""
     made: dict[str, list[str]] = {"kind": ["?"]}  # also a word of the language
     for index, (name, sign) in enumerate(itertools.pairwise(tokens)):
         if name.kind == "name" and sign.text == "=":
@@ -59,7 +59,7 @@ def _string_columns(tokens: Sequence[Token]) -> set[str]:
 
 
 def _made_of(value: Sequence[Token]) -> str:
-    """Return the column that an expression copies, '' if it makes a string, ? if neither is known."""
+    """Return the column that an expression copies, '' if it makes a string, otherwise ?."""
     if len(value) == 1 and value[0].kind == "name":
         return value[0].text
     called = [token.text for token in flat(value)]
