@@ -1,4 +1,4 @@
-"""Resource Graph's query endpoint, as the real SDK knocks on it, beside Entra's token endpoint.
+"""Resource Graph's query endpoint, as the real SDK calls it, beside Entra's token endpoint.
 
 The product is meant to meet real limits and real errors before it meets Azure: the quota and its headers, the limits of
 an answer in rows and in bytes, and error bodies word for word as they were recorded. The contract is that of
@@ -285,6 +285,6 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
 
 def _skip_token(skip: int, top: int) -> str:
-    """An offset, in the clothes of the tokens on record; clients are not to look inside."""
+    """Return an offset in the form of the tokens on record; clients are not to look inside."""
     inner = {"$id": "1", "MaxRows": top, "RowsToSkip": skip, "KustoClusterUrl": _CLUSTER}
     return base64.b64encode(json.dumps(inner, indent=2).replace("\n", "\r\n").encode()).decode()

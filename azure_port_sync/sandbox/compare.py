@@ -76,10 +76,10 @@ def expected_catalog(
 
 
 def _in_scope(tags: Tags | None, include: Tags | None, exclude: Tags | None) -> bool:
-    held = {(key.lower(), str(value).lower()) for key, value in (tags or {}).items()}
+    present = {(key.lower(), str(value).lower()) for key, value in (tags or {}).items()}
     wanted = {(key.lower(), value.lower()) for key, value in (include or {}).items()}
     unwanted = {(key.lower(), value.lower()) for key, value in (exclude or {}).items()}
-    return wanted <= held and not unwanted & held
+    return wanted <= present and not unwanted & present
 
 
 def _by_identifier(entities: Iterable[tuple[str, Entity]]) -> dict[str, Entity]:
@@ -144,13 +144,13 @@ def differences(expected: Mapping[str, Mapping[str, Row]], actual: Mapping[str, 
     """Return the differences of `actual`; both are {blueprint: {identifier: {title, properties, relations}}}."""
     missing, extra, different, counts = {}, {}, {}, {}
     for blueprint in sorted(expected.keys() | actual.keys(), key=blueprint_position):
-        wanted, held = expected.get(blueprint, {}), actual.get(blueprint, {})
-        missing[blueprint] = sorted(wanted.keys() - held.keys())
-        extra[blueprint] = sorted(held.keys() - wanted.keys())
+        wanted, found = expected.get(blueprint, {}), actual.get(blueprint, {})
+        missing[blueprint] = sorted(wanted.keys() - found.keys())
+        extra[blueprint] = sorted(found.keys() - wanted.keys())
         different[blueprint] = {
-            one: how for one in sorted(wanted.keys() & held.keys()) if (how := _how(wanted[one], held[one]))
+            one: how for one in sorted(wanted.keys() & found.keys()) if (how := _how(wanted[one], found[one]))
         }
-        counts[blueprint] = {"tenant": len(wanted), "catalog": len(held)}
+        counts[blueprint] = {"tenant": len(wanted), "catalog": len(found)}
     return Differences(missing, extra, different, counts)
 
 
@@ -159,15 +159,15 @@ def blueprint_position(blueprint: str) -> tuple[int, str]:
     return (BLUEPRINTS.index(blueprint) if blueprint in BLUEPRINTS else len(BLUEPRINTS), blueprint)
 
 
-def _how(wanted: Row, held: Row) -> str:
+def _how(wanted: Row, found: Row) -> str:
     """Return the first difference of two entities; an empty text where there is none."""
-    if wanted["title"] != held["title"]:
-        return f"title is {held['title']!r}, should be {wanted['title']!r}"
+    if wanted["title"] != found["title"]:
+        return f"title is {found['title']!r}, should be {wanted['title']!r}"
     for part in ("properties", "relations"):
-        if wanted[part] == held[part]:
+        if wanted[part] == found[part]:
             continue
-        for name in sorted(wanted[part].keys() | held[part].keys()):
-            should, is_ = wanted[part].get(name), held[part].get(name)
+        for name in sorted(wanted[part].keys() | found[part].keys()):
+            should, is_ = wanted[part].get(name), found[part].get(name)
             if should != is_:
                 return f"{name} is {is_!r}, should be {should!r}"
     return ""

@@ -68,9 +68,7 @@ class PageApi:
                 "failures": [one.as_json() for one in list(catalog.failures)[: -_SHOWN_ACTIVITIES - 1 : -1]],
             }
 
-    def children(
-        self, blueprint: str = "", identifier: str = "", offset: str = "0", limit: str = str(_PAGE_SIZE)
-    ) -> Json:
+    def children(self, blueprint: str = "", identifier: str = "", limit: str = str(_PAGE_SIZE)) -> Json:
         """Return what depends on an entity; without one the subscriptions; for "unattached" what hangs loose."""
         with self._catalog.lock:
             if blueprint == "unattached":
@@ -79,13 +77,13 @@ class PageApi:
                 found = self._catalog.dependents((blueprint, identifier))
             else:
                 found = list(self._catalog.entities.get(SUBSCRIPTION, {}).values())
-            return self._page(found, int(offset), int(limit))
+            return self._page(found, int(limit))
 
-    def search(self, q: str = "", blueprint: str = "", offset: str = "0", limit: str = str(_PAGE_SIZE)) -> Json:
+    def search(self, q: str = "", blueprint: str = "", limit: str = str(_PAGE_SIZE)) -> Json:
         """Return the entities that hold every word of `q`."""
         with self._catalog.lock:
             found = self._catalog.search(q.split(), blueprint or None)
-            return self._page(found, int(offset), int(limit))
+            return self._page(found, int(limit))
 
     def entity(self, blueprint: str, identifier: str) -> Json:
         """Return one entity with all it has and with the entities its relations lead to."""
@@ -111,10 +109,10 @@ class PageApi:
                 self._compared = ((tenant_version, version), shown)
             return self._compared[1]
 
-    def _page(self, found: list[Entity], offset: int, limit: int) -> Json:
+    def _page(self, found: list[Entity], limit: int) -> Json:
         found.sort(key=lambda one: (blueprint_position(one.blueprint), (one.title or "").casefold(), one.identifier))
-        rows = [self._row(one) for one in found[offset : offset + limit]]
-        return {"total": len(found), "offset": offset, "rows": rows}
+        rows = [self._row(one) for one in found[:limit]]
+        return {"total": len(found), "rows": rows}
 
     def _row(self, entity: Entity) -> Json:
         children = self._catalog.dependent_count((entity.blueprint, entity.identifier))

@@ -47,6 +47,13 @@ def sensor(operator: Operator) -> Sensor:
     return Sensor(operator.instance)
 
 
+def _started(operator: Operator, name: str) -> dg.DagsterRun:
+    """Return a run of a job that is under way after one that succeeded."""
+    operator.sync()
+    job = definitions(operator.clock).resolve_job_def(name)
+    return operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+
+
 def test_an_incident_is_posted_once_and_its_end_once(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
@@ -126,9 +133,7 @@ def test_a_sync_that_died_unnoticed_is_posted(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     """Dagster does not notice when the code server dies with its run, and all ticks wait for that run."""
-    operator.sync()
-    job = definitions(operator.clock).resolve_job_def("incremental_sync")
-    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    run = _started(operator, "incremental_sync")
     for minutes in (59, 61, 70):
         sensor.tick(timedelta(minutes=minutes))
     assert channel.posted == [], "it may be the first tick of a morning"
@@ -148,9 +153,7 @@ def test_a_sync_that_died_unnoticed_is_posted(
 def test_a_long_sync_that_lives_is_no_incident(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
-    operator.sync()
-    job = definitions(operator.clock).resolve_job_def("full_sync")
-    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    run = _started(operator, "full_sync")
     for minutes in range(60, 300, 20):
         at = datetime.now(UTC) + timedelta(minutes=minutes)
         line = f"{minutes * 1000} of 1,000,000 delivered"

@@ -220,7 +220,7 @@ def test_a_port_that_is_down_fails_the_run_with_its_reason(
     sentence = failed_checks(failed)["deliveries_complete"]
     assert "Port accepted nothing for 10 minutes (PORT_DELIVERY_DEADLINE_MINUTES): it answered 503" in sentence
     operator.sandbox.faults.clear()
-    operator.settles()
+    operator.converges()
 
 
 @pytest.mark.parametrize("status", [401, 404])

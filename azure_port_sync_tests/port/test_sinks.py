@@ -23,16 +23,8 @@ from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.conftest import SinkOf
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.delivery import MemoryRecord, delivered
-from azure_port_sync_tests.support.rows import (
-    GROUP,
-    SUB,
-    SUBSCRIPTION,
-    change_set,
-    delete,
-    resource,
-    upsert,
-    upserts_of,
-)
+from azure_port_sync_tests.support.entities import SUB
+from azure_port_sync_tests.support.rows import GROUP, SUBSCRIPTION, change_set, delete, resource, upsert, upserts_of
 
 RESOURCE = "azureCloudResources"
 BULK = "/entities/bulk"

@@ -20,9 +20,10 @@ from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.delivery import delivered
+from azure_port_sync_tests.support.entities import SUB
 from azure_port_sync_tests.support.leaks import shows_none_of
 from azure_port_sync_tests.support.listeners import speaking
-from azure_port_sync_tests.support.rows import GROUP, SUB, SUBSCRIPTION, change_set, delete, resource, upsert
+from azure_port_sync_tests.support.rows import GROUP, SUBSCRIPTION, change_set, delete, resource, upsert
 
 # -- the guide's mapping ---------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class Operator:
         assert result.success, failure(result)
         return recorded(result)
 
-    def settles(self) -> None:
+    def converges(self) -> None:
         """Assert that one tick makes the catalog equal to the tenant, and that the next finds nothing to do."""
         self.sync()
         assert self.sandbox.compare().sentences() == []

@@ -1,7 +1,7 @@
 """Shorter SQL than the translator writes.
 
-Where Kusto wants a text, the translator, who knows no types, asks for the type of the expression at run time and writes
-the expression a dozen times; nested, that makes 50 kB of SQL, over which DuckDB ponders for half a second. Of an
+Where Kusto wants a text, the translator, which knows no types, asks for the type of the expression at run time and
+writes the expression a dozen times; nested, that makes 50 kB of SQL, which DuckDB takes half a second to plan. Of an
 expression that is known to be a string, only itself is left.
 """
 
