@@ -118,6 +118,13 @@ def empty(shared_empty_sandbox: Sandbox) -> Sandbox:
     return shared_empty_sandbox
 
 
+@pytest.fixture
+def seeded() -> Iterator[Sandbox]:
+    """A sandbox with its estate, on the machine's own clock."""
+    with Sandbox() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
     """A sandbox for the worlds of random histories, one after the other."""

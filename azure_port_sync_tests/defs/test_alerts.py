@@ -7,13 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from azure_port_sync.core import guard
 from azure_port_sync.definitions import definitions
 from azure_port_sync.defs.alerts import sync_alerts
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync_tests.support.clocks import Later
 from azure_port_sync_tests.support.listeners import Channel
-from azure_port_sync_tests.support.operator import NOT_RETIRED, RETIRED, Operator
+from azure_port_sync_tests.support.operator import Operator, begin_mass_deletion
 
 DOWN = Fault("azure", status=403, times=None)
 
@@ -81,10 +80,7 @@ def test_an_incident_is_posted_once_and_its_end_once(
 def test_a_check_that_stopped_the_run_is_in_the_alert(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "MIN_DELETES", 1)
-    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
-    operator.sync()
-    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
+    begin_mass_deletion(operator, estate, monkeypatch)
     for _ in range(2):
         operator.run()
         sensor.tick()
