@@ -34,7 +34,7 @@ class Treatment(StrEnum):
 
 
 class Body(StrEnum):
-    """Whose words a response has."""
+    """The author of a response, by the form of its body."""
 
     PORT = "Port's JSON"  # an object with `ok` or `message`: the specification has both in every error
     PAGE = "a web page"

@@ -66,7 +66,7 @@ def post(sandbox: Sandbox, event: Json) -> requests.Response:
     return requests.post(environment["PORT_WEBHOOK_INGEST_URL"], data=body, headers=headers, timeout=10)
 
 
-def tell(sandbox: Sandbox, operation: str, row: Json) -> None:
+def send(sandbox: Sandbox, operation: str, row: Json) -> None:
     """Tell Port of one row of the tenant."""
     kind = "resourceContainer" if row["type"].startswith("microsoft.resources/") else "resource"
     data = {
@@ -85,7 +85,7 @@ def tell(sandbox: Sandbox, operation: str, row: Json) -> None:
 def fill(sandbox: Sandbox) -> None:
     """A perfect synchroniser."""
     for row in [*sandbox.tenant.containers(), *sandbox.tenant.resources()]:
-        tell(sandbox, "upsert", row)
+        send(sandbox, "upsert", row)
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -110,7 +110,7 @@ def test_a_filled_catalog_equals_the_whole_estate(estate: Sandbox) -> None:
 def test_what_the_catalog_lacks_is_missing(sandbox: Sandbox, client: SandboxClient) -> None:
     fill(sandbox)
     (row,) = [row for row in sandbox.tenant.resources() if row["name"] == "vm one"]
-    tell(sandbox, "delete", row)
+    send(sandbox, "delete", row)
     found = client.comparison()
     identifier = "/subscriptions/aaaa-1/resourcegroups/rg_=28web=29/providers/microsoft.compute/virtualmachines/vm_one"
     assert not found["equal"]
@@ -140,7 +140,7 @@ def test_what_the_tenant_lacks_is_extra(sandbox: Sandbox, client: SandboxClient)
 def test_what_is_not_the_same_is_different(sandbox: Sandbox, change: Json, sentence: str) -> None:
     fill(sandbox)
     (row,) = [row for row in sandbox.tenant.resources() if row["name"] == "st1"]
-    tell(sandbox, "upsert", row | change)
+    send(sandbox, "upsert", row | change)
     found = sandbox.compare()
     assert (found.missing["azureCloudResources"], found.extra["azureCloudResources"]) == ([], [])
     assert not found.equal
@@ -309,12 +309,12 @@ def test_a_reset_closes_the_connection_without_an_answer(sandbox: Sandbox, clien
 def test_a_lost_answer_is_that_of_a_request_that_was_worked_off(sandbox: Sandbox, client: SandboxClient) -> None:
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="lost", skip=1))
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     with pytest.raises(requests.ConnectionError):
-        tell(sandbox, "delete", row)
+        send(sandbox, "delete", row)
     assert client.entities("azureCloudResources") == {}
     assert [(fault.seen, fault.fired) for fault in client.faults()] == [(2, 1)]
-    tell(sandbox, "delete", row)
+    send(sandbox, "delete", row)
 
     headers = {"Authorization": f"Bearer {ask_azure(sandbox).json()['access_token']}"}
     address = f"{sandbox.azure_url}/providers/Microsoft.ResourceGraph/resources"
@@ -330,9 +330,9 @@ def test_a_reset_in_the_body_is_that_of_a_request_that_was_worked_off(sandbox: S
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="reset_mid_body"))
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        tell(sandbox, "upsert", row)
+        send(sandbox, "upsert", row)
     assert len(client.entities("azureCloudResources")) == 1
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
 
 
 def test_a_reset_in_the_body_comes_after_status_headers_and_half_of_the_body(
@@ -390,10 +390,10 @@ def test_an_answer_that_is_no_json_is_that_of_a_request_left_undone(
 def test_a_webhook_that_drops_accepts_and_does_nothing(sandbox: Sandbox, client: SandboxClient) -> None:
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="drop", method="POST", in_body='"upsert"', times=2))
-    tell(sandbox, "upsert", row)
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     assert client.entities("azureCloudResources") == {}
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     assert len(client.entities("azureCloudResources")) == 1
 
 
@@ -478,7 +478,7 @@ def test_port_is_throttled_and_counts_on_order(sandbox: Sandbox, client: Sandbox
     assert client.entities("azureCloudResources") == {}
     client.count_only(False)
     (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row | {"tags": "none"})
+    send(sandbox, "upsert", row | {"tags": "none"})
     (failure,) = client.failures()
     assert "is not of type object" in failure["reason"]
     assert client.state()["port"]["requests"] == {"202": 6, "429": 1}
@@ -548,7 +548,7 @@ def test_the_page_reads_tree_search_and_entity_in_pieces(sandbox: Sandbox) -> No
     assert [one["title"] for one in found["parents"]] == ["rg (web)", "Production"]
     assert read("children", blueprint="unattached")["total"] == 0
     (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row | {"resourceGroup": "nowhere"})
+    send(sandbox, "upsert", row | {"resourceGroup": "nowhere"})
     assert [one["title"] for one in read("children", blueprint="unattached")["rows"]] == [row["name"]]
 
 
@@ -622,7 +622,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("how", "options"), [("stdin", ["--stop-with-stdin", "--empty-port"]), ("SIGTERM", []), ("SIGINT", [])]
 )
-def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: str, options: list[str]) -> None:
+def test_the_command_announces_itself_and_ends_when_asked_to(tmp_path: Path, how: str, options: list[str]) -> None:
     announced = tmp_path / "sandbox.json"
     with start(tmp_path, *options) as process:
         until(lambda: announced.exists() or process.poll() is not None)

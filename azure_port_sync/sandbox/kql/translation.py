@@ -161,7 +161,7 @@ def _shape(query: str) -> str:
 
 
 def _check_keys(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> None:
-    """Kusto sorts, groups and joins by scalars only, and joins like with like; the translator does not mind."""
+    """Refuse keys that are no scalars, or of two types in a join, as Kusto does; the translator takes them."""
     tokens = tokenize(query)
 
     def kinds(pipeline: str, keys: Sequence[str]) -> list[str]:

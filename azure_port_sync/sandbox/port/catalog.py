@@ -61,7 +61,7 @@ class Failure:
 
 
 class Dependents:
-    """Who has a relation to whom."""
+    """The relations between entities, by the entity that they lead to."""
 
     def __init__(self) -> None:
         self._of: dict[Key, dict[Key, None]] = {}

@@ -25,7 +25,7 @@ _CLIENTS = ("Azure Portal", "ARM Template", "CLI", "PowerShell", "Unspecified")
 
 @dataclass(frozen=True)
 class Action:
-    """Who did something, when, and through what: shared by all records of one action."""
+    """One action: its instant, its author and the client that it came through, shared by all of its records."""
 
     at: datetime
     changed_by: str
