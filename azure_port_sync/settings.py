@@ -43,9 +43,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     AZURE_TENANT_ID: TenantId = Field(
-        None,
-        description="Entra tenant of the app registration.",
-        examples=["00000000-0000-0000-0000-000000000000"],
+        None, description="Entra tenant of the app registration.", examples=["00000000-0000-0000-0000-000000000000"]
     )
     AZURE_CLIENT_ID: str | None = Field(None, description="Application (client) id of the app registration.")
     AZURE_CLIENT_SECRET: SecretStr | None = Field(
@@ -56,9 +54,7 @@ class Settings(BaseModel):
         "public", description="Which Azure cloud: `public`, `usgov` or `china`.", examples=["usgov"]
     )
     AZURE_RESOURCE_MANAGER_URL: HttpsAddress = Field(
-        None,
-        description="Another address for Azure Resource Manager.",
-        examples=["https://management.azure.com"],
+        None, description="Another address for Azure Resource Manager.", examples=["https://management.azure.com"]
     )
     AZURE_AUTHORITY_HOST: HttpsAddress = Field(
         None,
@@ -71,14 +67,10 @@ class Settings(BaseModel):
         examples=['["00000000-0000-0000-0000-000000000000"]'],
     )
     AZURE_EXCLUDED_SUBSCRIPTION_IDS: SubscriptionIds = Field(
-        (),
-        description="Never these subscriptions (JSON list).",
-        examples=['["00000000-0000-0000-0000-000000000000"]'],
+        (), description="Never these subscriptions (JSON list).", examples=['["00000000-0000-0000-0000-000000000000"]']
     )
     AZURE_MANAGEMENT_GROUPS: JsonList = Field(
-        (),
-        description="Only what is below these management groups (JSON list of ids).",
-        examples=['["contoso-root"]'],
+        (), description="Only what is below these management groups (JSON list of ids).", examples=['["contoso-root"]']
     )
     SUBSCRIPTION_BATCH_SIZE: int = Field(
         1000, ge=1, le=1000, description="Subscriptions per query, 1 to 1000.", examples=["1000"]
@@ -113,8 +105,7 @@ class Settings(BaseModel):
         examples=["https://ingest.port.io/<webhook key>"],
     )
     PORT_WEBHOOK_SECRET: SecretStr | None = Field(
-        None,
-        description="Signs each event (HMAC-SHA256, header `X-Port-Signature`, prefix `sha256=`).",
+        None, description="Signs each event (HMAC-SHA256, header `X-Port-Signature`, prefix `sha256=`)."
     )
     PORT_CLIENT_ID: str | None = Field(
         None,
@@ -166,9 +157,7 @@ class Settings(BaseModel):
         None, description="File of a private certificate authority.", examples=["/etc/ssl/corporate-ca.pem"]
     )
     SSL_CERT_FILE: ExistingFile = Field(
-        None,
-        description="The same, where REQUESTS_CA_BUNDLE is unset.",
-        examples=["/etc/ssl/corporate-ca.pem"],
+        None, description="The same, where REQUESTS_CA_BUNDLE is unset.", examples=["/etc/ssl/corporate-ca.pem"]
     )
 
     @classmethod

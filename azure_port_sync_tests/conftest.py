@@ -37,6 +37,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 gc.set_threshold(100_000, 50, 100)
 
 ReaderOf = Callable[..., AzureReader]
+SinkOf = Callable[..., WebhookSink]
 
 # Fixtures import Dagster, and what imports it, only when they are used: most tests do without it.
 
@@ -117,6 +118,13 @@ def empty(shared_empty_sandbox: Sandbox) -> Sandbox:
     return shared_empty_sandbox
 
 
+@pytest.fixture
+def seeded() -> Iterator[Sandbox]:
+    """A sandbox with its estate, on the machine's own clock."""
+    with Sandbox() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Station"]:
     """A sandbox for the worlds of random histories, one after the other."""
@@ -182,13 +190,13 @@ def reader(reader_of: ReaderOf) -> AzureReader:
 
 
 @pytest.fixture
-def sink_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[Callable[[], WebhookSink]]:
-    """Makes sinks: one for each process, because a delivery that was killed sends nothing more by its own."""
+def sink_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[SinkOf]:
+    """Makes sinks of a kind: one for each process, because after a delivery was killed its own sends nothing more."""
     environment = sandbox.environment()
     opened = []
 
-    def make() -> WebhookSink:
-        webhook = WebhookSink(
+    def make(kind: type[WebhookSink] = WebhookSink) -> WebhookSink:
+        webhook = kind(
             environment["PORT_WEBHOOK_INGEST_URL"],
             secret=environment["PORT_WEBHOOK_SECRET"],
             concurrency=4,
@@ -204,7 +212,7 @@ def sink_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[Callable[[], Webh
 
 
 @pytest.fixture
-def sink(sink_of: Callable[[], WebhookSink]) -> WebhookSink:
+def sink(sink_of: SinkOf) -> WebhookSink:
     """Delivers to the sandbox's webhook, signed, with four requests in flight."""
     return sink_of()
 
@@ -213,7 +221,13 @@ def sink(sink_of: Callable[[], WebhookSink]) -> WebhookSink:
 def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
     """Port's REST API, with credentials of an admin."""
     settings = sandbox.api_environment()
-    opened = PortApi(settings["PORT_BASE_URL"], settings["PORT_CLIENT_ID"], settings["PORT_CLIENT_SECRET"], clock=clock)
+    opened = PortApi(
+        settings["PORT_BASE_URL"],
+        settings["PORT_CLIENT_ID"],
+        settings["PORT_CLIENT_SECRET"],
+        clock=clock,
+        connections=4,
+    )
     yield opened
     opened.close()
 

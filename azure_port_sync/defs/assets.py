@@ -22,14 +22,7 @@ from azure_port_sync.defs.config import SyncConfig
 from azure_port_sync.defs.delivery_checks import delivery_checks
 from azure_port_sync.defs.failures import fail_if_blocked, user_facing_errors
 from azure_port_sync.defs.jobs import LATE, OWNERS
-from azure_port_sync.defs.metadata import (
-    change_set_metadata,
-    column_schema,
-    delivery_metadata,
-    kql,
-    plan_tags,
-    table,
-)
+from azure_port_sync.defs.metadata import change_set_metadata, column_schema, delivery_metadata, kql, plan_tags, table
 from azure_port_sync.defs.resources import AzureResource, PortResource, StateResource
 from azure_port_sync.engine.containers import read_snapshot, with_hidden_subscriptions
 from azure_port_sync.engine.decide import ChangeSet
@@ -63,10 +56,7 @@ _PROGRESS_SECONDS = 10.0
             metadata={"dagster/column_schema": column_schema(OBSERVATION)},
         ),
     },
-    internal_asset_deps={
-        "azure_subscriptions": set(),
-        "azure_resource_groups": {dg.AssetKey("azure_subscriptions")},
-    },
+    internal_asset_deps={"azure_subscriptions": set(), "azure_resource_groups": {dg.AssetKey("azure_subscriptions")}},
     check_specs=SNAPSHOT_CHECKS,
 )
 def azure_snapshot(azure: AzureResource, port: PortResource, state: StateResource) -> Iterator[dg.MaterializeResult]:

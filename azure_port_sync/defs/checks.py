@@ -57,7 +57,7 @@ DELIVERY_CHECKS = _specs(
     "port_deliveries",
     blocking={
         "deliveries_complete": "Port accepted every delivery, or it is in quarantine, and no delete is held. Otherwise "
-        "the run fails, and the watermark stays.",
+        "the run fails, and the watermark stays."
     },
     warning={
         "deliveries_match_change_set": "Port answered every operation of the change set.",

@@ -1,4 +1,4 @@
-"""How a run fails, as a person reads it: in one sentence, wherever they look.
+"""The failures of runs, as a person reads them: in one sentence, wherever they look.
 
 Each step runs within `user_facing_errors`. An error that a person can do something about becomes a sentence without a
 traceback; any other is a defect of ours, which says so and keeps its traceback.

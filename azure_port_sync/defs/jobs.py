@@ -24,11 +24,7 @@ DRY_RUN_TAG = "azure_port_sync/dry_run"
 #: much earlier.
 _MAX_RUNTIME_SECONDS = 6 * 60 * 60
 
-_TAGS = {
-    SINGLETON_TAG: "sync",
-    "dagster/max_runtime": str(_MAX_RUNTIME_SECONDS),
-    "dagster/retry_strategy": "ALL_STEPS",
-}
+_TAGS = {SINGLETON_TAG: "sync", "dagster/max_runtime": str(_MAX_RUNTIME_SECONDS), "dagster/retry_strategy": "ALL_STEPS"}
 _ASSETS = dg.AssetSelection.assets(
     "azure_subscriptions", "azure_resource_groups", "azure_change_set", "port_deliveries"
 )

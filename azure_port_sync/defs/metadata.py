@@ -187,10 +187,7 @@ def delivery_metadata(
         "port_retries": flow.retries,
         "port_waited_seconds": round(flow.waited_seconds, 1),
         **(
-            {
-                "watermark": _timestamp(watermark),
-                "watermark_lag_seconds": round((now - watermark).total_seconds(), 1),
-            }
+            {"watermark": _timestamp(watermark), "watermark_lag_seconds": round((now - watermark).total_seconds(), 1)}
             if watermark
             else {}
         ),

@@ -245,8 +245,7 @@ class StateResource(_CheckedResource):
 
     clock: dg.ResourceDependency[Clock]
     state_url_variable: str = Field(
-        default="AZURE_PORT_SYNC_STATE_URL",
-        description="Name of the environment variable with the database's URL.",
+        default="AZURE_PORT_SYNC_STATE_URL", description="Name of the environment variable with the database's URL."
     )
 
     overrides: ClassVar = {"state_url_variable": "AZURE_PORT_SYNC_STATE_URL"}

@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from azure_port_sync.core.errors import PortError
+from azure_port_sync.port import Json
 from azure_port_sync.port.client import ApiClient, ApiRequest, json_object, read
 from azure_port_sync.port.failures import TransientError
 from azure_port_sync.port.flow import Flow
@@ -16,7 +17,6 @@ from azure_port_sync.port.responses import (
     Blueprint,
     BulkUpsert,
     FoundEntity,
-    Json,
     SearchPage,
     ShapeError,
     StoredEntity,

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import PortError
+from azure_port_sync.port import Json
 from azure_port_sync.port.failures import (
     API,
     SIGN_IN,
@@ -23,7 +24,7 @@ from azure_port_sync.port.failures import (
     raise_for_failure,
 )
 from azure_port_sync.port.flow import Flow, KeptFailingError
-from azure_port_sync.port.responses import Json, ShapeError, Token
+from azure_port_sync.port.responses import ShapeError, Token
 from azure_port_sync.port.transport import TIMEOUTS, Broken, Response, Timeouts, new_session, send_request, until_reset
 
 _T = TypeVar("_T")

@@ -34,7 +34,7 @@ class Treatment(StrEnum):
 
 
 class Body(StrEnum):
-    """Whose words a response has."""
+    """The author of a response, by the form of its body."""
 
     PORT = "Port's JSON"  # an object with `ok` or `message`: the specification has both in every error
     PAGE = "a web page"
@@ -249,7 +249,7 @@ def raise_for_failure(
 
 
 def _says_it_has_taken(response: Response) -> bool:
-    """Whether a success is Port's: a JSON object, or nothing. Of many entities, it may name those with errors."""
+    """Return whether a success is Port's: a JSON object, or nothing. A bulk one may name entities with errors."""
     json = response.json
     if isinstance(json, dict):
         return json.get("ok") is not False or "errors" in json

@@ -119,7 +119,7 @@ class Flow:
             number += 1
 
     def _keeps_failing(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
-        """Whether a request that has failed so often, for what may be its own trouble, is given up alone."""
+        """Return whether a request that has failed so often, for what may be its own trouble, is given up alone."""
         if failed >= _TOGETHER_AFTER if together else failed >= KEPT_FAILING_AFTER and others_succeed:
             return True
         if not failed or self.time_left > 0:

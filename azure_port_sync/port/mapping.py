@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from azure_port_sync.port import Json
 from azure_port_sync.port.jq_dialect import Program, embed
-
-Json = dict[str, Any]
 
 #: Of a batch, Port works off so many items and drops the rest silently (docs.port.io, "Custom webhooks").
 MAX_ITEMS = 500

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-Json = dict[str, Any]
+from azure_port_sync.port import Json
 
 _LONGEST_LIFE = 10**9  # seconds; what is longer is no number of seconds
 
@@ -109,7 +109,7 @@ class Blueprint:
 
 
 class Signature(NamedTuple):
-    """How a webhook expects its events to be signed: the header in lower case, the algorithm, and the prefix."""
+    """The signature that a webhook expects of its events: the header in lower case, the algorithm, and the prefix."""
 
     header: str
     algorithm: str

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from azure_port_sync.core.errors import PortError, SettingsError
-from azure_port_sync.port import model
+from azure_port_sync.port import Json, model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import probes
-from azure_port_sync.port.mapping import Json, MappedEntity, Target, WebhookMapping
+from azure_port_sync.port.mapping import MappedEntity, Target, WebhookMapping
 from azure_port_sync.port.responses import Blueprint, Webhook
 from azure_port_sync.port.sink_selection import find_webhook
 
@@ -120,7 +120,8 @@ def merged(existing: Sequence[Json], ours: Sequence[Json]) -> list[Json]:
     """
     result, taken = [], list[Json]()
     for mapping in ours:
-        same = [one for one in existing if _does_the_same(one, mapping)]
+        blueprint, identities = mapping["blueprint"], _identities(mapping)
+        same = [one for one in existing if Target.of(one).blueprint == blueprint and _identities(one) == identities]
         taken += same
         result.append({**mapping, "entity": _merged_entity(mapping["entity"], [one["entity"] for one in same])})
     return result + [one for one in existing if one not in taken]
@@ -138,10 +139,6 @@ def _merged_entity(ours: Json, theirs: Sequence[Json]) -> Json:
         if added:
             entity[part] = {**entity.get(part, {}), **added}
     return entity
-
-
-def _does_the_same(mapping: Json, ours: Json) -> bool:
-    return Target.of(mapping).blueprint == ours["blueprint"] and _identities(mapping) == _identities(ours)
 
 
 def _identities(mapping: Json) -> list[tuple[str, str, str]]:

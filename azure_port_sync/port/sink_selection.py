@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from azure_port_sync.core.errors import SettingsError
-from azure_port_sync.port import model
+from azure_port_sync.port import Json, model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.events import probes
-from azure_port_sync.port.mapping import Json, MappedEntity, WebhookMapping
+from azure_port_sync.port.mapping import MappedEntity, WebhookMapping
 from azure_port_sync.port.responses import Signature, Webhook
 from azure_port_sync.port.sinks.webhook import SIGNATURE_HEADER, SIGNATURE_PREFIX
 

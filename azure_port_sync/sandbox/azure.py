@@ -1,4 +1,4 @@
-"""Resource Graph's query endpoint, as the real SDK knocks on it, beside Entra's token endpoint.
+"""Resource Graph's query endpoint, as the real SDK calls it, beside Entra's token endpoint.
 
 The product is meant to meet real limits and real errors before it meets Azure: the quota and its headers, the limits of
 an answer in rows and in bytes, and error bodies word for word as they were recorded. The contract is that of
@@ -74,13 +74,13 @@ class Quota:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def clear(self) -> None:
-        """Nothing is taken."""
+        """Forget the requests that were taken."""
         with self._lock:
             self._taken.clear()
             self.refused = 0
 
     def take(self) -> tuple[bool, dict[str, str]]:
-        """Whether one more request passes, and the headers that say how things stand."""
+        """Return whether one more request passes, and the headers with the state of the quota."""
         with self._lock:
             now = self.clock.now()
             # A clock that was set back must not leave requests of the future in the window.
@@ -119,7 +119,6 @@ class _Question:
 
     query: str
     scope: Scope
-    skip: int
     top: int
 
 
@@ -140,7 +139,7 @@ class ResourceGraph:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is counted, and nothing happens before an answer."""
+        """Set the counters to zero, and let nothing happen before an answer."""
         self.requests = 0
         self.rows = 0
         self.before_answer: Callable[[], object] = lambda: None
@@ -170,7 +169,7 @@ class ResourceGraph:
         asked = _read(body)
         self._check_access(asked.scope)
         try:
-            result = self._engine.run(asked.query, asked.scope, skip=asked.skip, top=asked.top)
+            result = self._engine.run(asked.query, asked.scope, top=asked.top)
         except QueryError as error:
             raise _ServiceError(400, "BadRequest", _detail("InvalidQuery", _INVALID_QUERY), error.detail) from error
         content = _body(result, asked)
@@ -209,9 +208,8 @@ class ResourceGraph:
 
 def _body(result: Result, asked: _Question) -> bytes:
     """The answer. With rows left over it has a skip token, or where there can be none says that rows are cut off."""
-    end = (asked.skip if result.pageable else 0) + len(result.rows)
-    more = end < result.total
-    token = f',"$skipToken":"{_skip_token(end, asked.top)}"' if more and result.pageable else ""
+    more = len(result.rows) < result.total
+    token = f',"$skipToken":"{_skip_token(len(result.rows), asked.top)}"' if more and result.pageable else ""
     truncated = "true" if more and not result.pageable else "false"
     return (
         f'{{"totalRecords":{result.total},"count":{len(result.rows)},"data":[{",".join(result.rows)}],"facets":[],'
@@ -269,13 +267,12 @@ def _read(body: bytes) -> _Question:
     options = given.get("options") or {}
     if (layout := options.get("resultFormat", "objectArray")) != "objectArray":
         raise _bad(f"resultFormat {layout!r} is not objectArray, the only one that the sandbox plays.")
-    if "$skip" in options:
-        raise _bad("The sandbox does not play $skip: an offset misses rows of a tenant that changes.")
-    skip, top = _read_skip_token(options.get("$skipToken"))
-    top = options.get("$top", top)
+    if unplayed := options.keys() & {"$skip", "$skipToken"}:
+        raise _bad(f"The sandbox does not play {min(unplayed)}: an offset misses rows of a tenant that changes.")
+    top = options.get("$top", MAX_ROWS)
     if not isinstance(top, int) or not 1 <= top <= MAX_ROWS:
         raise _bad(f"$top must be 1 to {MAX_ROWS}.")
-    return _Question(given["query"], Scope(subscriptions, groups), skip, top)
+    return _Question(given["query"], Scope(subscriptions, groups), top)
 
 
 def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
@@ -288,17 +285,6 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
 
 def _skip_token(skip: int, top: int) -> str:
-    """An offset, in the clothes of the tokens on record; clients are not to look inside."""
+    """Return an offset in the form of the tokens on record; clients are not to look inside."""
     inner = {"$id": "1", "MaxRows": top, "RowsToSkip": skip, "KustoClusterUrl": _CLUSTER}
     return base64.b64encode(json.dumps(inner, indent=2).replace("\n", "\r\n").encode()).decode()
-
-
-def _read_skip_token(token: str | None) -> tuple[int, int]:
-    """The offset and the number of rows that a token stands for."""
-    if token is None:
-        return 0, MAX_ROWS
-    try:
-        inner = json.loads(base64.b64decode(token, validate=True))
-        return int(inner["RowsToSkip"]), int(inner["MaxRows"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise _bad("The skip token is not one of this service.") from error

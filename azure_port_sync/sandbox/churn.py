@@ -30,7 +30,7 @@ class Churn:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing comes or goes, and nothing has."""
+        """Stop, and forget all changes."""
         self.changes = 0
         self._change: Callable[[], object] | None = None
         self._every: timedelta | None = None

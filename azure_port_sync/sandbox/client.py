@@ -45,11 +45,11 @@ class SandboxClient:
         return self._ask("POST", f"tenant/{verb}", arguments)
 
     def play(self) -> list[str]:
-        """A few changes of every kind; what was done, in sentences."""
+        """Make a few changes of every kind, and return them in sentences."""
         return list(self._ask("POST", "play"))
 
     def drift(self) -> str:
-        """One random change; what was done, in a sentence."""
+        """Make one random change, and return it in a sentence."""
         return str(self._ask("POST", "drift"))
 
     def set_clock(self, instant: datetime) -> datetime:
@@ -73,7 +73,7 @@ class SandboxClient:
         return [Fault(**one) for one in self.state()["faults"]]
 
     def clear_faults(self) -> None:
-        """Everything works again."""
+        """End all faults."""
         self._ask("DELETE", "faults")
 
     def count_only(self, on: bool = True) -> None:
@@ -86,7 +86,7 @@ class SandboxClient:
         self._ask("POST", "port", {"throttle": throttle})
 
     def lift_throttle(self) -> None:
-        """No limit any more."""
+        """Lift the limit again."""
         self._ask("POST", "port", {"throttle": None})
 
     def throttle_api(
@@ -97,7 +97,7 @@ class SandboxClient:
         self._ask("POST", "port", {"api_throttle": throttle})
 
     def lift_api_throttle(self) -> None:
-        """No limit but the published one any more."""
+        """Go back to the published limits."""
         self._ask("POST", "port", {"api_throttle": None})
 
     def put_entity(
@@ -146,7 +146,7 @@ class SandboxClient:
         exclude: Mapping[str, str] | None = None,
         resource_types: Sequence[str] | None = None,
     ) -> Json:
-        """Whether the catalog equals the tenant within this scope, and where not."""
+        """Return whether the catalog equals the tenant within this scope, and the differences."""
         scope = {"include": include, "exclude": exclude, "resource_types": resource_types}
         query = {name: json.dumps(value) for name, value in scope.items() if value is not None}
         return dict(self._ask("GET", "comparison", query=query))

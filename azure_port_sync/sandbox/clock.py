@@ -15,7 +15,7 @@ class SandboxClock:
         self._frozen: datetime | None = None
 
     def now(self) -> datetime:
-        """The sandbox's instant, in UTC."""
+        """Return the sandbox's instant, in UTC."""
         with self._lock:
             return self._now()
 

@@ -1,4 +1,4 @@
-"""The oracle: what the catalog must hold for a tenant, worked out from the rules, not from the product's code.
+"""The oracle: the catalog that a tenant must lead to, worked out from the rules and not from the product's code.
 
 It reads the tenant's rows directly and knows nothing of queries, windows or ledgers, and so it can say that the
 product is wrong. Nothing here may import the product.
@@ -47,7 +47,7 @@ def expected_catalog(
     exclude: Tags | None = None,
     resource_types: Iterable[str] | None = None,
 ) -> Catalog:
-    """What the catalog must hold: every subscription, and all else that is in scope, as the guide maps it.
+    """Return what the catalog must hold: every subscription, and all else that is in scope, as the guide maps it.
 
     Where two ids meet in one identifier the first row has it. Ids too long for Port are nowhere.
     """
@@ -76,10 +76,10 @@ def expected_catalog(
 
 
 def _in_scope(tags: Tags | None, include: Tags | None, exclude: Tags | None) -> bool:
-    held = {(key.lower(), str(value).lower()) for key, value in (tags or {}).items()}
+    present = {(key.lower(), str(value).lower()) for key, value in (tags or {}).items()}
     wanted = {(key.lower(), value.lower()) for key, value in (include or {}).items()}
     unwanted = {(key.lower(), value.lower()) for key, value in (exclude or {}).items()}
-    return wanted <= held and not unwanted & held
+    return wanted <= present and not unwanted & present
 
 
 def _by_identifier(entities: Iterable[tuple[str, Entity]]) -> dict[str, Entity]:
@@ -110,7 +110,7 @@ def _resource(row: Row) -> tuple[str, Entity]:
 
 @dataclass(frozen=True)
 class Differences:
-    """Where a catalog is not what it must be, per blueprint."""
+    """The differences between a catalog and what it must be, by blueprint."""
 
     missing: dict[str, list[str]]
     extra: dict[str, list[str]]
@@ -119,18 +119,18 @@ class Differences:
 
     @property
     def equal(self) -> bool:
-        """Whether there is no difference."""
+        """True where there is no difference."""
         return not any(any(part.values()) for part in (self.missing, self.extra, self.different))
 
     def sentences(self, shown: int = _SHOWN) -> list[str]:
         """The differences for a person, at most `shown` of each kind and blueprint by name."""
-        said = []
+        lines = []
         for blueprint in self.counts:
-            said += _listed(f"{blueprint}: missing", self.missing[blueprint], shown)
-            said += _listed(f"{blueprint}: in the catalog, not in the tenant", self.extra[blueprint], shown)
+            lines += _listed(f"{blueprint}: missing", self.missing[blueprint], shown)
+            lines += _listed(f"{blueprint}: in the catalog, not in the tenant", self.extra[blueprint], shown)
             changed = [f"{one} ({how})" for one, how in self.different[blueprint].items()]
-            said += _listed(f"{blueprint}: different", changed, shown)
-        return said
+            lines += _listed(f"{blueprint}: different", changed, shown)
+        return lines
 
 
 def _listed(heading: str, items: list[str], shown: int) -> list[str]:
@@ -141,33 +141,33 @@ def _listed(heading: str, items: list[str], shown: int) -> list[str]:
 
 
 def differences(expected: Mapping[str, Mapping[str, Row]], actual: Mapping[str, Mapping[str, Row]]) -> Differences:
-    """Where `actual` differs; both are {blueprint: {identifier: {title, properties, relations}}}."""
+    """Return the differences of `actual`; both are {blueprint: {identifier: {title, properties, relations}}}."""
     missing, extra, different, counts = {}, {}, {}, {}
     for blueprint in sorted(expected.keys() | actual.keys(), key=blueprint_position):
-        wanted, held = expected.get(blueprint, {}), actual.get(blueprint, {})
-        missing[blueprint] = sorted(wanted.keys() - held.keys())
-        extra[blueprint] = sorted(held.keys() - wanted.keys())
+        wanted, found = expected.get(blueprint, {}), actual.get(blueprint, {})
+        missing[blueprint] = sorted(wanted.keys() - found.keys())
+        extra[blueprint] = sorted(found.keys() - wanted.keys())
         different[blueprint] = {
-            one: how for one in sorted(wanted.keys() & held.keys()) if (how := _how(wanted[one], held[one]))
+            one: how for one in sorted(wanted.keys() & found.keys()) if (how := _how(wanted[one], found[one]))
         }
-        counts[blueprint] = {"tenant": len(wanted), "catalog": len(held)}
+        counts[blueprint] = {"tenant": len(wanted), "catalog": len(found)}
     return Differences(missing, extra, different, counts)
 
 
 def blueprint_position(blueprint: str) -> tuple[int, str]:
-    """Where a blueprint comes in a list: the guide's in their order, then all others."""
+    """Return the position of a blueprint in a list: the guide's in their order, then all others."""
     return (BLUEPRINTS.index(blueprint) if blueprint in BLUEPRINTS else len(BLUEPRINTS), blueprint)
 
 
-def _how(wanted: Row, held: Row) -> str:
-    """In what two entities differ, or nothing."""
-    if wanted["title"] != held["title"]:
-        return f"title is {held['title']!r}, should be {wanted['title']!r}"
+def _how(wanted: Row, found: Row) -> str:
+    """Return the first difference of two entities; an empty text where there is none."""
+    if wanted["title"] != found["title"]:
+        return f"title is {found['title']!r}, should be {wanted['title']!r}"
     for part in ("properties", "relations"):
-        if wanted[part] == held[part]:
+        if wanted[part] == found[part]:
             continue
-        for name in sorted(wanted[part].keys() | held[part].keys()):
-            should, is_ = wanted[part].get(name), held[part].get(name)
+        for name in sorted(wanted[part].keys() | found[part].keys()):
+            should, is_ = wanted[part].get(name), found[part].get(name)
             if should != is_:
                 return f"{name} is {is_!r}, should be {should!r}"
     return ""

@@ -1,4 +1,4 @@
-"""Entra's token endpoint, as the real SDK knocks on it: a token for the one client there is, or Entra's own refusal."""
+"""Entra's token endpoint, as the real SDK calls it: a token for the one client there is, or Entra's own refusal."""
 
 from __future__ import annotations
 

@@ -17,18 +17,10 @@ _REGIONS = ("westeurope", "northeurope", "germanywestcentral", "eastus2", "japan
 
 # (name, tags, management groups from the nearest to the farthest)
 _SUBSCRIPTIONS: tuple[tuple[str, dict[str, str] | None, tuple[str, ...]], ...] = (
-    (
-        "Contoso Production",
-        {"Environment": "Production", "BusinessUnit": "Retail"},
-        ("contoso-prod", "contoso"),
-    ),
+    ("Contoso Production", {"Environment": "Production", "BusinessUnit": "Retail"}, ("contoso-prod", "contoso")),
     ("Contoso Staging", {"environment": "staging"}, ("contoso-nonprod", "contoso")),
     ("Contoso Entwicklung (Köln)", {"umgebung": "Entwicklung"}, ("contoso-nonprod", "contoso")),
-    (
-        "Contoso Data & Analytics",
-        {"owner": "data-platform", "cost center": "4711"},
-        ("contoso-prod", "contoso"),
-    ),
+    ("Contoso Data & Analytics", {"owner": "data-platform", "cost center": "4711"}, ("contoso-prod", "contoso")),
     ("コントソ 日本", {"地域": "東京", "environment": "PRODUCTION"}, ("contoso-apac", "contoso")),
     ("Platform - Identity & Connectivity", None, ("contoso-platform", "contoso")),
 )
@@ -37,13 +29,7 @@ _TEAMS = ("Checkout", "payments", "Search", "DATA-PLATFORM", "identity", "Büro 
 _APPS = ("shop", "orders", "basket", "catalog", "invoice", "loyalty", "fleet", "reports", "gateway", "vault")
 
 # Group names keep their provider's rule: letters, digits, _ - . ( ), and not a dot at the end.
-_GROUPS = (
-    "rg-{app}-{env}",
-    "RG_{APP}_{env}",
-    "{app}.{env}.rg",
-    "rg-{app} ({env})",
-    "MC_{app}-aks_{app}_{region}",
-)
+_GROUPS = ("rg-{app}-{env}", "RG_{APP}_{env}", "{app}.{env}.rg", "rg-{app} ({env})", "MC_{app}-aks_{app}_{region}")
 
 _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
     ("environment", "production"),
@@ -80,20 +66,12 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(
-        "Microsoft.Compute/virtualMachines",
-        "vm-{app}-{n}",
-        {"hardwareProfile": {"vmSize": "Standard_D4s_v5"}},
-    ),
+    _Kind("Microsoft.Compute/virtualMachines", "vm-{app}-{n}", {"hardwareProfile": {"vmSize": "Standard_D4s_v5"}}),
     _Kind("Microsoft.Compute/disks", "vm-{app}-{n}_OsDisk_1", {"diskSizeGB": 128}, {"name": "Premium_LRS"}),
     _Kind("Microsoft.Network/networkInterfaces", "vm-{app}-{n}-nic", {"enableIPForwarding": False}),
     _Kind("Microsoft.Network/virtualNetworks", "vnet-{app}-{n}", {"enableDdosProtection": False}),
     _Kind(
-        "Microsoft.Storage/storageAccounts",
-        "st{app}{n}",
-        {"accessTier": "Hot"},
-        {"name": "Standard_LRS"},
-        "StorageV2",
+        "Microsoft.Storage/storageAccounts", "st{app}{n}", {"accessTier": "Hot"}, {"name": "Standard_LRS"}, "StorageV2"
     ),
     _Kind("Microsoft.KeyVault/vaults", "kv-{app}-{n}", {"enableSoftDelete": True}),
     _Kind("Microsoft.Web/sites", "{app}-web-{n}", {"httpsOnly": True}, None, "app,linux"),
@@ -101,11 +79,7 @@ _KINDS = (
     _Kind("Microsoft.Sql/servers", "sql-{app}-{n}", {"version": "12.0"}, None, "v12.0"),
     _Kind("Microsoft.Sql/servers/databases", "sql-{app}/{app}-db {n}", {"status": "Online"}, {"name": "S3"}),
     _Kind("microsoft.insights/components", "{app}-insights-{n}", {"Application_Type": "web"}, None, "web"),
-    _Kind(
-        "microsoft.alertsmanagement/smartDetectorAlertRules",
-        "Failure Anomalies - {app}-{n}",
-        {"state": "Enabled"},
-    ),
+    _Kind("microsoft.alertsmanagement/smartDetectorAlertRules", "Failure Anomalies - {app}-{n}", {"state": "Enabled"}),
     _Kind("microsoft.insights/actiongroups", "Application Insights Smart Detection {n}", {"enabled": True}),
     _Kind("Microsoft.ContainerService/managedClusters", "aks-{app}-{n}", {"kubernetesVersion": "1.33.2"}),
     _Kind("Microsoft.DocumentDB/databaseAccounts", "cosmos-{app}-{n}", {"databaseAccountOfferType": "Standard"}),
@@ -115,7 +89,7 @@ _KINDS = (
 
 
 def seed(tenant: Tenant, *, groups: int = 40, resources: int = 400) -> None:
-    """Six subscriptions, with groups and resources over them; the same every time."""
+    """Add six subscriptions, with groups and resources over them; the same every time."""
     rng = random.Random(20240229)  # noqa: S311
     subscriptions = [
         tenant.add_subscription(name, tags, management_groups=above) for name, tags, above in _SUBSCRIPTIONS
@@ -127,7 +101,7 @@ def seed(tenant: Tenant, *, groups: int = 40, resources: int = 400) -> None:
 
 
 def play(tenant: Tenant) -> list[str]:
-    """A working day's changes, one of each kind; what was done, in sentences."""
+    """Make a working day's changes, one of each kind, and return them in sentences."""
     rng = random.Random(7)  # noqa: S311
     day = _Day(tenant, rng)
     return [
@@ -145,16 +119,10 @@ def play(tenant: Tenant) -> list[str]:
 
 
 def drift(tenant: Tenant, rng: random.Random) -> str:
-    """One change, of the kinds that happen all day more often than of those that happen once a month."""
+    """Make one change, of the kinds that happen all day more often than of those that happen once a month."""
     day = _Day(tenant, rng)
     often = (day.create_resource, day.tag_resource, day.tag_resource, day.touch_resource, day.delete_resource)
-    seldom = (
-        day.recreate_resource,
-        day.move_resource,
-        day.retag_group,
-        day.add_group,
-        day.rename_subscription,
-    )
+    seldom = (day.recreate_resource, day.move_resource, day.retag_group, day.add_group, day.rename_subscription)
     return rng.choice((*often, *often, *often, *seldom))()
 
 
@@ -254,7 +222,7 @@ def _add_group(tenant: Tenant, rng: random.Random, subscription_id: str, number:
 
 
 def _resource(rng: random.Random, group_id: str, number: int) -> dict[str, Any]:
-    """The arguments of one new resource; its number keeps its name unique."""
+    """Return the arguments of one new resource; its number keeps its name unique."""
     kind = rng.choice(_KINDS)
     odd = rng.choice(_ODD_TAGS)
     return {
@@ -270,7 +238,7 @@ def _resource(rng: random.Random, group_id: str, number: int) -> dict[str, Any]:
 
 
 def _tagged(tags: Mapping[str, str] | None, key: str, value: str) -> dict[str, str]:
-    """`tags` with one more; Azure takes keys that differ in case for one key."""
+    """Return `tags` with one more; Azure takes keys that differ in case for one key."""
     return {**{k: v for k, v in (tags or {}).items() if k.lower() != key.lower()}, key: value}
 
 

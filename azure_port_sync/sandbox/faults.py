@@ -1,4 +1,4 @@
-"""Faults on order: what a network and two busy services do on a bad day, done exactly when a test asks."""
+"""Faults on order: a bad day of a network and of two busy services, exactly when a test asks for it."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ class Fault:
             raise ValueError(f"there is no fault {self.kind!r}, only {', '.join(get_args(Kind))}")
 
     def matches(self, side: Side, method: str, path: str, body: bytes) -> bool:
-        """Whether this fault is about that request."""
+        """Return whether this fault is about that request."""
         return self.side == side and self.path in path and self.method in {"", method} and self.in_body.encode() in body
 
     def due(self) -> bool:
@@ -88,7 +88,7 @@ class Faults:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """Everything works again."""
+        """End all faults."""
         with self._lock:
             self._faults.clear()
 
@@ -97,7 +97,7 @@ class Faults:
             return iter(list(self._faults))
 
     def pick(self, side: Side, method: str, path: str, body: bytes) -> Fault | None:
-        """The fault that happens to this request, counted."""
+        """Return the fault that happens to this request, and count it."""
         with self._lock:
             for fault in self._faults:
                 if fault.matches(side, method, path, body) and fault.due():
@@ -105,7 +105,7 @@ class Faults:
         return None
 
     def any(self, side: Side) -> bool:
-        """Whether any fault is in force on that side, so that a request needs looking at."""
+        """Return whether any fault is in force on that side, so that a request needs looking at."""
         return any(fault.side == side for fault in self._faults)
 
 
@@ -140,7 +140,7 @@ class FaultMiddleware:
             await self._spoil(fault, answer, receive, send)
 
     async def _spoil(self, fault: Fault, answer: "_Answer", receive: Receive, send: Send) -> None:
-        """What becomes of the answer to a request that was worked off."""
+        """Spoil the answer to a request that was worked off."""
         if fault.kind == "drip":
             await self._drip(fault, answer, receive, send)
             return

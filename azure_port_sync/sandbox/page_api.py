@@ -1,4 +1,4 @@
-"""The catalog as the page asks for it: in pieces that stay small however large the catalog is."""
+"""The catalog as the page asks for it: in answers that stay small however large the catalog is."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ class PageApi:
                 "failures": [one.as_json() for one in list(catalog.failures)[: -_SHOWN_ACTIVITIES - 1 : -1]],
             }
 
-    def children(
-        self, blueprint: str = "", identifier: str = "", offset: str = "0", limit: str = str(_PAGE_SIZE)
-    ) -> Json:
+    def children(self, blueprint: str = "", identifier: str = "", limit: str = str(_PAGE_SIZE)) -> Json:
         """Return what depends on an entity; without one the subscriptions; for "unattached" what hangs loose."""
         with self._catalog.lock:
             if blueprint == "unattached":
@@ -79,13 +77,13 @@ class PageApi:
                 found = self._catalog.dependents((blueprint, identifier))
             else:
                 found = list(self._catalog.entities.get(SUBSCRIPTION, {}).values())
-            return self._page(found, int(offset), int(limit))
+            return self._page(found, int(limit))
 
-    def search(self, q: str = "", blueprint: str = "", offset: str = "0", limit: str = str(_PAGE_SIZE)) -> Json:
+    def search(self, q: str = "", blueprint: str = "", limit: str = str(_PAGE_SIZE)) -> Json:
         """Return the entities that hold every word of `q`."""
         with self._catalog.lock:
             found = self._catalog.search(q.split(), blueprint or None)
-            return self._page(found, int(offset), int(limit))
+            return self._page(found, int(limit))
 
     def entity(self, blueprint: str, identifier: str) -> Json:
         """Return one entity with all it has and with the entities its relations lead to."""
@@ -100,28 +98,28 @@ class PageApi:
             }
 
     def _comparison(self) -> Json:
-        """The comparison, worked out anew only where tenant or catalog changed, and outside Port's lock."""
+        """Return the comparison, worked out anew only where tenant or catalog changed, and outside Port's lock."""
         tenant_version, version = self._sandbox.tenant.version, self._catalog.version
         with self._comparing:
             if self._expected is None or self._expected[0] != tenant_version:
                 self._expected = (tenant_version, self._sandbox.expected())
             if self._compared is None or self._compared[0] != (tenant_version, version):
                 found = differences(self._expected[1], self._sandbox.held())
-                said = {"equal": found.equal, "counts": found.counts, "sentences": found.sentences(shown=20)}
-                self._compared = ((tenant_version, version), said)
+                shown = {"equal": found.equal, "counts": found.counts, "sentences": found.sentences(shown=20)}
+                self._compared = ((tenant_version, version), shown)
             return self._compared[1]
 
-    def _page(self, found: list[Entity], offset: int, limit: int) -> Json:
+    def _page(self, found: list[Entity], limit: int) -> Json:
         found.sort(key=lambda one: (blueprint_position(one.blueprint), (one.title or "").casefold(), one.identifier))
-        rows = [self._row(one) for one in found[offset : offset + limit]]
-        return {"total": len(found), "offset": offset, "rows": rows}
+        rows = [self._row(one) for one in found[:limit]]
+        return {"total": len(found), "rows": rows}
 
     def _row(self, entity: Entity) -> Json:
         children = self._catalog.dependent_count((entity.blueprint, entity.identifier))
         return entity.as_json() | {"children": children, "parents": self._parents(entity)}
 
     def _parents(self, entity: Entity) -> list[Json]:
-        """Where the entity hangs: its target, the target of that, and so on."""
+        """Return the chain above an entity: its target, the target of that, and so on."""
         found: list[Json] = []
         here: Entity | None = entity
         while here is not None:
@@ -132,11 +130,6 @@ class PageApi:
                 here = self._catalog.entities[blueprint].get(identifier)
                 title = here.title if here else None
                 found.append(
-                    {
-                        "blueprint": blueprint,
-                        "identifier": identifier,
-                        "title": title,
-                        "exists": here is not None,
-                    }
+                    {"blueprint": blueprint, "identifier": identifier, "title": title, "exists": here is not None}
                 )
         return found

@@ -89,11 +89,7 @@ class Sandbox:
         self._stopping = threading.Event()
         self._drifting = threading.Thread(target=self._drift, name="sandbox-drift", daemon=True)
         azure = azure_app(
-            self.tenant,
-            self.clock,
-            client_id=self._client_id,
-            client_secret=self._client_secret,
-            quota=self._quota,
+            self.tenant, self.clock, client_id=self._client_id, client_secret=self._client_secret, quota=self._quota
         )
         self.graph: ResourceGraph = azure.state.graph
         self._authority: Authority = azure.state.authority
@@ -105,16 +101,16 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where the page and the control API are."""
+        """The address of the page and of the control API."""
         return f"http://127.0.0.1:{self._port.port}"
 
     @property
     def azure_url(self) -> str:
-        """Where Azure's token endpoint and Resource Graph are."""
+        """The address of Azure's token endpoint and of Resource Graph."""
         return f"https://localhost:{self._azure.port}"
 
     def environment(self) -> dict[str, str]:
-        """The settings with which the product works against this sandbox; of Port's webhook only where there is one."""
+        """Return the settings for the product to work against this sandbox; of Port's webhook where there is one."""
         azure = {
             "AZURE_TENANT_ID": self.tenant.tenant_id,
             "AZURE_CLIENT_ID": self._client_id,
@@ -131,7 +127,7 @@ class Sandbox:
         }
 
     def api_environment(self) -> dict[str, str]:
-        """The further settings with which the product also asks Port's REST API."""
+        """Return the further settings with which the product also asks Port's REST API."""
         return {
             "PORT_CLIENT_ID": self.rest.client_id,
             "PORT_CLIENT_SECRET": self.rest.client_secret,
@@ -139,7 +135,7 @@ class Sandbox:
         }
 
     def tokens(self) -> list[str]:
-        """The access tokens of both sides."""
+        """Return the access tokens of both sides."""
         return [*self._authority.tokens, *self.rest.tokens]
 
     def put_entity(
@@ -209,7 +205,7 @@ class Sandbox:
         exclude: dict[str, str] | None = None,
         resource_types: Iterable[str] | None = None,
     ) -> Differences:
-        """Where the catalog is not what it must be for the tenant as it is."""
+        """Return the differences between the catalog and what it must be for the tenant as it is."""
         return differences(self.expected(include, exclude, resource_types), self.held())
 
     def expected(
@@ -218,7 +214,7 @@ class Sandbox:
         exclude: dict[str, str] | None = None,
         resource_types: Iterable[str] | None = None,
     ) -> dict[str, dict[str, Json]]:
-        """What the catalog must hold for the tenant as it is."""
+        """Return what the catalog must hold for the tenant as it is."""
         return expected_catalog(
             self.tenant.containers(),
             self.tenant.resources(),
@@ -228,7 +224,7 @@ class Sandbox:
         )
 
     def held(self) -> dict[str, dict[str, Json]]:
-        """What the catalog holds."""
+        """Return what the catalog holds."""
         with self.port.catalog.lock:
             return {
                 blueprint: {

@@ -1,4 +1,4 @@
-"""How the sandbox serves HTTP: uvicorn in a thread, and plain functions as endpoints."""
+"""The sandbox's HTTP: uvicorn in a thread, and plain functions as endpoints."""
 
 import json
 import socket
@@ -22,7 +22,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def endpoint_of(handler: Callable[..., object]) -> Endpoint:
-    """A plain function as an endpoint: path parameters by position, body and query as keywords, JSON back.
+    """Return a plain function as an endpoint: path parameters by position, body and query as keywords, JSON back.
 
     What the caller did wrong is answered 400 with the sentence of the exception.
     """

@@ -1,4 +1,4 @@
-"""What Port's REST API takes as the body of a blueprint, a webhook, an entity: the shapes of its OpenAPI file.
+"""The shapes that Port's REST API takes for a blueprint, a webhook and an entity: those of its OpenAPI file.
 
 A body that does not fit is answered 422. What the specification allows and the sandbox does not play is answered 501,
 so that no client takes it for done.
@@ -25,17 +25,14 @@ _PROPERTY_NAME = re.compile(r"[A-Za-z0-9@_=\\-]{1,100}")
 _RELATION_KEYS = {"title", "target", "required", "many", "description", "type"}
 _WEBHOOK_TEXTS = {"identifier": 30, "title": 30, "description": 200, "icon": None}
 _WEBHOOK_KEYS = {*_WEBHOOK_TEXTS, "mappings", "enabled", "security", "integrationType"}
-_SECURITY_KEYS = {
-    *("secret", "signatureHeaderName", "signatureAlgorithm", "signaturePrefix"),
-    "requestIdentifierPath",
-}
+_SECURITY_KEYS = {*("secret", "signatureHeaderName", "signatureAlgorithm", "signaturePrefix"), "requestIdentifierPath"}
 _ALGORITHMS = ("sha1", "sha256", "plain", None)
 _MAPPING_KEYS = {"blueprint", "operation", "filter", "itemsToParse", "entity"}
 _MAPPING_ENTITY_KEYS = {"identifier", "title", "icon", "team", "properties", "relations"}
 
 
 def json_object(body: bytes) -> Json:
-    """The object that a body is."""
+    """Return the object that a body is."""
     if len(body) > MAX_BODY_BYTES:
         raise RestError(413, "payload_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes")
     try:
@@ -46,7 +43,7 @@ def json_object(body: bytes) -> Json:
 
 
 def texts(name: str, value: object) -> list[str]:
-    """`value` when it is a list of texts."""
+    """Return `value`, which has to be a list of texts."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise invalid(f'"{name}" is a list of texts')
     return value
@@ -56,9 +53,9 @@ def texts(name: str, value: object) -> list[str]:
 
 
 def check_blueprint(body: Json) -> None:
-    """A whole blueprint; where its relations lead is looked at elsewhere."""
+    """Refuse a body that is no whole blueprint; the targets of its relations are looked at elsewhere."""
     _check_blueprint_identifier(body.get("identifier"))
-    _text(body, "title", 100, least=1, needed=True)
+    _text(body, "title", 100, min_length=1, needed=True)
     _text(body, "description", 200)
     _text(body, "icon", None)
     schema = _object('"schema"', body.get("schema"), {"properties", "required"})
@@ -114,10 +111,10 @@ def _check_name(name: str) -> None:
 
 
 def check_webhook(body: Json) -> None:
-    """A whole webhook."""
+    """Refuse a body that is no whole webhook."""
     _object("the body", body, _WEBHOOK_KEYS)
-    for name, most in _WEBHOOK_TEXTS.items():
-        _text(body, name, most, needed=name == "title")
+    for name, max_length in _WEBHOOK_TEXTS.items():
+        _text(body, name, max_length, needed=name == "title")
     if not isinstance(body.get("enabled"), bool):
         raise invalid('"enabled" is true or false')
     if body.get("integrationType", "custom") not in ("custom", "template"):
@@ -170,7 +167,7 @@ def _operation(operation: object) -> str:
 
 
 def check_entity(body: object) -> Json:
-    """An entity, as far as the specification says it without its blueprint.
+    """Return the entity of a body, which has to fit the specification as far as that goes without a blueprint.
 
     Port makes up the identifier that a body does not have; no client of ours could find such an entity again, so the
     sandbox refuses it.
@@ -190,11 +187,11 @@ def check_entity(body: object) -> Json:
     return entity
 
 
-def entities_of(body: Json, most: int) -> list[Any]:
-    """The list that the body of a bulk route is."""
+def entities_of(body: Json, max_size: int) -> list[Any]:
+    """Return the list that the body of a bulk route is."""
     entities = _object("the body", body, {"entities"}).get("entities")
-    if not isinstance(entities, list) or not 1 <= len(entities) <= most:
-        raise invalid(f'"entities" is a list of 1 to {most}')
+    if not isinstance(entities, list) or not 1 <= len(entities) <= max_size:
+        raise invalid(f'"entities" is a list of 1 to {max_size}')
     return entities
 
 
@@ -216,9 +213,9 @@ def _object(name: str, value: object, keys: Collection[str] | None = None) -> Js
     return value
 
 
-def _text(body: Json, name: str, most: int | None, *, least: int = 0, needed: bool = False) -> None:
+def _text(body: Json, name: str, max_length: int | None, *, min_length: int = 0, needed: bool = False) -> None:
     if name not in body and not needed:
         return
     value = body.get(name)
-    if not isinstance(value, str) or len(value) < least or (most is not None and len(value) > most):
-        raise invalid(f'"{name}" is a text' + (f" of {least} to {most} characters" if most else ""))
+    if not isinstance(value, str) or len(value) < min_length or (max_length is not None and len(value) > max_length):
+        raise invalid(f'"{name}" is a text' + (f" of {min_length} to {max_length} characters" if max_length else ""))

@@ -156,13 +156,13 @@ class Database:
             f"INSERT INTO {table.name} ({', '.join(names)}) {source} ON CONFLICT ({', '.join(key)}) "
             f"DO {'UPDATE SET ' + ', '.join(changes) if changes else 'NOTHING'}"
         )
+        if not self.is_postgres:
+            self._execute_each(connection, statement, table, names, rows)
+            return
         key_of = itemgetter(*map(names.index, key))
         for chunk in chunks(rows):
-            if self.is_postgres:  # which refuses to update a row twice in one statement
-                once = {key_of(row): row for row in chunk}
-                connection.exec_driver_sql(statement, tuple(self._bound(table, names, once.values())))
-            else:
-                connection.exec_driver_sql(statement, list(zip(*self._bound(table, names, chunk), strict=True)))
+            once = {key_of(row): row for row in chunk}  # Postgres refuses to update a row twice in one statement
+            connection.exec_driver_sql(statement, tuple(self._bound(table, names, once.values())))
 
     def update(
         self,
@@ -196,7 +196,7 @@ class Database:
         return f"SELECT * FROM unnest({', '.join(f'%s::{type_}[]' for type_ in types)})"  # noqa: S608
 
     def _bound(self, table: sa.Table, names: Sequence[str], rows: Iterable[Row]) -> Iterator[list[Any]]:
-        """The columns of the rows, with their values as the driver takes them."""
+        """Yield the columns of the rows, with their values as the driver takes them."""
         dialect = self._engine.dialect
         for name, column in zip(names, zip(*rows, strict=True), strict=True):
             processor = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
@@ -209,7 +209,7 @@ class Database:
     def staged(
         self, connection: sa.Connection, table: sa.Table, rows: Iterable[Row], *, index: Sequence[str] = ()
     ) -> Iterator[None]:
-        """Hold these rows in a temporary table, which has to be left before the transaction ends.
+        """Put these rows into a temporary table, which has to be left before the transaction ends.
 
         With the `index` columns indexed, and for Postgres with statistics, without which it would take it for small.
         """

@@ -36,6 +36,20 @@ def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
     return sa.Table(f"{PREFIX}{name}", metadata, _key("target"), *columns)
 
 
+def _entity_table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """Return a table of entities by the identity that they have in Port: the columns IDENTITY, then these."""
+    identity = (
+        _key("kind", 16),
+        sa.Column("identifier", sa.Text, primary_key=True),
+        sa.Column("azure_id", sa.Text, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("subscription_id", sa.String(64), nullable=False),
+        sa.Column("resource_group", sa.Text, nullable=False),
+    )
+    return _table(name, *identity, *columns)
+
+
 def _key(name: str, length: int = 64) -> sa.Column[str]:
     return sa.Column(name, sa.String(length), primary_key=True)
 
@@ -55,15 +69,8 @@ target = _table(
 IDENTITY = ("kind", "identifier", "azure_id", "type", "name", "subscription_id", "resource_group")
 
 #: The entities that Port holds, or may hold.
-ledger = _table(
+ledger = _entity_table(
     "ledger",
-    _key("kind", 16),
-    sa.Column("identifier", sa.Text, primary_key=True),
-    sa.Column("azure_id", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("subscription_id", sa.String(64), nullable=False),
-    sa.Column("resource_group", sa.Text, nullable=False),
     sa.Column("hash", sa.String(32)),  # of the content that Port confirmed last; null before the first
     sa.Column("state", sa.String(16), nullable=False),  # sending, confirmed or imported (`core.decisions.LedgerEntry`)
     # Of a container whose contents the next run has to read whole, else null: until a run finishes that was planned in
@@ -94,15 +101,8 @@ tombstone = _table(
 )
 
 #: Entities whose deletes the guard holds, as the last run that would move the watermark found them.
-held_delete = _table(
+held_delete = _entity_table(
     "held_delete",
-    _key("kind", 16),
-    sa.Column("identifier", sa.Text, primary_key=True),
-    sa.Column("azure_id", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("subscription_id", sa.String(64), nullable=False),
-    sa.Column("resource_group", sa.Text, nullable=False),
     sa.Column("present", sa.Boolean, nullable=False),  # Azure shows it, and the settings no longer select it
     sa.Column("since", INSTANT, nullable=False),
 )

@@ -7,13 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from azure_port_sync.core import guard
 from azure_port_sync.definitions import definitions
 from azure_port_sync.defs.alerts import sync_alerts
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync_tests.support.clocks import Later
 from azure_port_sync_tests.support.listeners import Channel
-from azure_port_sync_tests.support.operator import NOT_RETIRED, RETIRED, Operator
+from azure_port_sync_tests.support.operator import Operator, begin_mass_deletion
 
 DOWN = Fault("azure", status=403, times=None)
 
@@ -47,6 +46,13 @@ def sensor(operator: Operator) -> Sensor:
     return Sensor(operator.instance)
 
 
+def _started(operator: Operator, name: str) -> dg.DagsterRun:
+    """Return a run of a job that is under way after one that succeeded."""
+    operator.sync()
+    job = definitions(operator.clock).resolve_job_def(name)
+    return operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+
+
 def test_an_incident_is_posted_once_and_its_end_once(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
@@ -74,10 +80,7 @@ def test_an_incident_is_posted_once_and_its_end_once(
 def test_a_check_that_stopped_the_run_is_in_the_alert(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "MIN_DELETES", 1)
-    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
-    operator.sync()
-    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
+    begin_mass_deletion(operator, estate, monkeypatch)
     for _ in range(2):
         operator.run()
         sensor.tick()
@@ -126,9 +129,7 @@ def test_a_sync_that_died_unnoticed_is_posted(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
     """Dagster does not notice when the code server dies with its run, and all ticks wait for that run."""
-    operator.sync()
-    job = definitions(operator.clock).resolve_job_def("incremental_sync")
-    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    run = _started(operator, "incremental_sync")
     for minutes in (59, 61, 70):
         sensor.tick(timedelta(minutes=minutes))
     assert channel.posted == [], "it may be the first tick of a morning"
@@ -148,9 +149,7 @@ def test_a_sync_that_died_unnoticed_is_posted(
 def test_a_long_sync_that_lives_is_no_incident(
     operator: Operator, estate: dict[str, str], channel: Channel, sensor: Sensor
 ) -> None:
-    operator.sync()
-    job = definitions(operator.clock).resolve_job_def("full_sync")
-    run = operator.instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
+    run = _started(operator, "full_sync")
     for minutes in range(60, 300, 20):
         at = datetime.now(UTC) + timedelta(minutes=minutes)
         line = f"{minutes * 1000} of 1,000,000 delivered"

@@ -7,11 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from azure_port_sync.core import guard
 from azure_port_sync.defs import assets, resources
 from azure_port_sync.defs.failures import problems, reason
 from azure_port_sync.sandbox.faults import Fault
-from azure_port_sync_tests.support.operator import NOT_RETIRED, RETIRED, Operator
+from azure_port_sync_tests.support.operator import Operator, begin_mass_deletion
 
 
 def _errors(operator: Operator, result: dg.ExecuteInProcessResult) -> list[str]:
@@ -32,13 +31,6 @@ def _azure_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pyte
     operator.sandbox.faults.add(Fault("azure", status=403, path="ResourceGraph", times=None))
 
 
-def _a_mass_deletion(operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MIN_DELETES", 1)
-    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
-    operator.sync()
-    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
-
-
 def _port_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     operator.sandbox.faults.add(Fault("port", status=401, times=None))
 
@@ -47,7 +39,7 @@ def _port_refuses(operator: Operator, estate: dict[str, str], monkeypatch: pytes
     ("trouble", "sentence"),
     [
         (_azure_refuses, "Azure could not be asked: the answer was 403 with an empty body"),
-        (_a_mass_deletion, "deliveries_complete: There was nothing to deliver. 3 of the 9 entities"),
+        (begin_mass_deletion, "deliveries_complete: There was nothing to deliver. 3 of the 9 entities"),
         (_port_refuses, "deliveries_complete: 9 of 9 deliveries were not made."),
     ],
 )

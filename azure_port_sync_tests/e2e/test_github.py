@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
@@ -196,13 +196,6 @@ class Runner:
         """The run config of the last job."""
         config: dict[str, Any] = json.loads((self.workspace / ".dagster_home" / "run_config.json").read_text())
         return config
-
-
-@pytest.fixture
-def seeded() -> Iterator[Sandbox]:
-    """A sandbox with its estate, on the machine's own clock."""
-    with Sandbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from azure_port_sync.core import guard
 from azure_port_sync.core.clock import SystemClock
 from azure_port_sync.core.rows import CHANGE_SET, frame_of
 from azure_port_sync.definitions import definitions
@@ -22,10 +21,10 @@ from azure_port_sync.defs.resources import PortResource
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.operator import (
-    NOT_RETIRED,
     RETIRED,
     TICK,
     Operator,
+    begin_mass_deletion,
     failed_checks,
     failure,
     observed,
@@ -220,7 +219,7 @@ def test_a_port_that_is_down_fails_the_run_with_its_reason(
     sentence = failed_checks(failed)["deliveries_complete"]
     assert "Port accepted nothing for 10 minutes (PORT_DELIVERY_DEADLINE_MINUTES): it answered 503" in sentence
     operator.sandbox.faults.clear()
-    operator.settles()
+    operator.converges()
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -296,10 +295,7 @@ def test_a_mass_deletion_is_held_until_a_person_allows_it(
     operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything else is delivered, what is held can be seen, and the run fails at its end; a dry run only warns."""
-    monkeypatch.setattr(guard, "MIN_DELETES", 1)
-    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
-    operator.sync()
-    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
+    begin_mass_deletion(operator, estate, monkeypatch)
     operator.sandbox.tenant.create_resource(estate["data"], "Microsoft.Web/sites", "new")
     before = operator.sandbox.held()
 

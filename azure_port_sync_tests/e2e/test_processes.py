@@ -8,7 +8,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,6 @@ from azure_port_sync.sandbox.port import Throttle
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.dagster_dev import RunningCommand, instance_of
 from azure_port_sync_tests.support.processes import MACHINE, ROOT, run
-
-
-@pytest.fixture
-def seeded() -> Iterator[Sandbox]:
-    """A sandbox with its estate, on the machine's own clock."""
-    with Sandbox() as running:
-        yield running
 
 
 @pytest.fixture

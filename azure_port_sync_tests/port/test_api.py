@@ -52,11 +52,6 @@ def api_of(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ApiOf]:
         api.close()
 
 
-@pytest.fixture
-def api(api_of: ApiOf) -> PortApi:
-    return api_of()
-
-
 def _fill(sandbox: Sandbox, count: int) -> list[str]:
     for n in range(count):
         sandbox.put_entity(RESOURCE, f"/r{n:04d}", f"R {n}", {"type": "t"})
@@ -68,7 +63,7 @@ def _identifiers(api: PortApi, blueprint: str = RESOURCE) -> list[str]:
 
 
 def _refusal(api: PortApi, blueprint: str = RESOURCE) -> PortError:
-    """What is said, in one sentence or two, where Port's entities cannot be read."""
+    """Return the error, of one sentence or two, where Port's entities cannot be read."""
     with pytest.raises(PortError) as error:
         _identifiers(api, blueprint)
     assert "\n" not in str(error.value)

@@ -8,7 +8,6 @@ import pytest
 
 from azure_port_sync.port.failures import RefusedError, TransientError
 from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError, StoppedError
-from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 DEADLINE = timedelta(minutes=10)
@@ -16,9 +15,7 @@ DEADLINE = timedelta(minutes=10)
 
 @pytest.fixture
 def clock() -> SteppedClock:
-    frozen = SandboxClock()
-    frozen.set(NOW)
-    return SteppedClock(frozen)
+    return SteppedClock.frozen()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Setup:
         return result
 
     def done(self, **config: Any) -> dict[str, dict[str, Any]]:
-        """What each of the two assets recorded."""
+        """The metadata of each of the two assets."""
         result = self.run(**config)
         assert result.success, failure(result)
         return {
@@ -105,7 +105,7 @@ def test_an_empty_account_gets_the_data_model_once(empty: Sandbox, setup: Setup)
 
 
 def _writes(sandbox: Sandbox) -> int:
-    """How often blueprints and webhooks were created or changed."""
+    """The number of times that blueprints and webhooks were created or changed."""
     return sum(n for request, n in sandbox.rest.requests.items() if re.match("(create|put|patch)_", request))
 
 
@@ -180,11 +180,7 @@ def test_what_a_blueprint_lacks_is_added_and_what_a_person_made_stays(sandbox: S
     assert changes[RESOURCE] == Change(
         RESOURCE,
         "updated",
-        (
-            "+ property tags (object)",
-            "+ property location (string)",
-            "+ relation resourceGroup -> azureResourceGroup",
-        ),
+        ("+ property tags (object)", "+ property location (string)", "+ relation resourceGroup -> azureResourceGroup"),
     )
     now = sandbox.port.catalog.blueprints[RESOURCE]
     assert (now["title"], now["icon"], now["schema"]["required"]) == (mine["title"], mine["icon"], ["owner"])

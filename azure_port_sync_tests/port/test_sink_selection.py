@@ -1,4 +1,4 @@
-"""Which way into Port a run takes: by the setting, and by what the webhook's mapping is known to take."""
+"""The way into Port that a run takes: by the setting, and by what the webhook's mapping is known to take."""
 
 import dataclasses
 from typing import Any
@@ -56,7 +56,7 @@ def _chosen(choice: SinkSelection) -> str:
 
 
 def _sentence(delivery: str, url: str | None, api: PortApi | None, *, signs: bool = True) -> str:
-    """What is said where there is no choice to make."""
+    """Return the sentence where there is no choice to make."""
     with pytest.raises(SettingsError) as error:
         select_sink(delivery, url, signs=signs, api=api)
     text = str(error.value)

@@ -1,7 +1,6 @@
 """Many events in a request: within Port's limits, each with its own outcome, and no faster than Port lets us."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -16,40 +15,19 @@ from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.sinks import OutgoingEvent
 from azure_port_sync.port.sinks.api import ApiSink
-from azure_port_sync.port.sinks.webhook import MAX_BYTES, WebhookBatchSink
+from azure_port_sync.port.sinks.webhook import MAX_BYTES, WebhookBatchSink, WebhookSink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Throttle, Webhook
 from azure_port_sync.sandbox.rest import ResetForm
 from azure_port_sync.sandbox.server import Sandbox
+from azure_port_sync_tests.conftest import SinkOf
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 from azure_port_sync_tests.support.delivery import MemoryRecord, delivered
-from azure_port_sync_tests.support.rows import (
-    GROUP,
-    SUB,
-    SUBSCRIPTION,
-    change_set,
-    delete,
-    resource,
-    upsert,
-    upserts_of,
-)
+from azure_port_sync_tests.support.entities import SUB
+from azure_port_sync_tests.support.rows import GROUP, SUBSCRIPTION, change_set, delete, resource, upsert, upserts_of
 
 RESOURCE = "azureCloudResources"
 BULK = "/entities/bulk"
-
-
-@pytest.fixture
-def api(sandbox: Sandbox, clock: SteppedClock) -> Iterator[PortApi]:
-    settings = sandbox.api_environment()
-    opened = PortApi(
-        settings["PORT_BASE_URL"],
-        settings["PORT_CLIENT_ID"],
-        settings["PORT_CLIENT_SECRET"],
-        clock=clock,
-        connections=4,
-    )
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -61,20 +39,11 @@ def sink(api: PortApi, clock: SteppedClock) -> ApiSink:
 
 
 @pytest.fixture
-def batches(sandbox: Sandbox, clock: SteppedClock) -> Iterator[WebhookBatchSink]:
+def batches(sandbox: Sandbox, sink_of: SinkOf) -> WebhookSink:
     """Sends batches to the sandbox's webhook, which has our mapping."""
     (guides,) = sandbox.port.webhooks.values()
     sandbox.port.add_webhook(Webhook(guides.key, model.webhook()["mappings"], guides.security))
-    environment = sandbox.environment()
-    made = WebhookBatchSink(
-        environment["PORT_WEBHOOK_INGEST_URL"],
-        secret=environment["PORT_WEBHOOK_SECRET"],
-        concurrency=4,
-        deadline=timedelta(minutes=10),
-        clock=clock,
-    )
-    yield made
-    made.close()
+    return sink_of(WebhookBatchSink)
 
 
 def _titles(sandbox: Sandbox, blueprint: str = RESOURCE) -> set[str]:
@@ -86,10 +55,7 @@ def _titles(sandbox: Sandbox, blueprint: str = RESOURCE) -> set[str]:
 #: Blocks of events of one size each: a few large ones, many small ones, and such as fill a request to the last byte.
 _LIMIT = WebhookBatchSink.max_bytes
 _SIZES = st.lists(
-    st.tuples(
-        st.integers(1, 900),
-        st.sampled_from([300, 1046, 1047, 1048, 5_000]),
-    )
+    st.tuples(st.integers(1, 900), st.sampled_from([300, 1046, 1047, 1048, 5_000]))
     | st.tuples(st.integers(1, 4), st.sampled_from([_LIMIT // 2 - 1, _LIMIT // 2, _LIMIT - 301, _LIMIT - 1, _LIMIT])),
     min_size=1,
     max_size=5,
@@ -107,7 +73,7 @@ def _packed(sink: Any, sizes: list[tuple[int, int]], operation: str = "upsert") 
 @given(_SIZES)
 @settings(max_examples=40)
 def test_a_batch_has_at_most_500_events_and_512_kib(sizes: list[tuple[int, int]]) -> None:
-    """What lies beyond 500 is dropped by Port silently."""
+    """Port silently drops the events beyond 500."""
     sink = WebhookBatchSink(
         "http://127.0.0.1/k", secret=None, concurrency=1, deadline=timedelta(1), clock=SystemClock()
     )
@@ -130,7 +96,7 @@ def test_the_api_gets_at_most_20_upserts_or_100_deletes(sizes: list[tuple[int, i
         assert sum(len(event.body) + 1 for event in batch) <= 1024 * 1024
 
 
-def test_batches_arrive_whole(sandbox: Sandbox, batches: WebhookBatchSink) -> None:
+def test_batches_arrive_whole(sandbox: Sandbox, batches: WebhookSink) -> None:
     names = [f"site {n}" for n in range(1101)]
     large = upsert(resource("large"), tags={f"t{n}": "x" * 1000 for n in range(500)})
     report = delivered(change_set(*[upsert(resource(name)) for name in names], large), batches)
@@ -169,7 +135,7 @@ def test_entities_that_fill_a_request_of_the_api_fit_into_it(
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_of_a_batch_that_port_refuses_only_the_bad_event_goes_to_quarantine(
-    sandbox: Sandbox, batches: WebhookBatchSink, status: int
+    sandbox: Sandbox, batches: WebhookSink, status: int
 ) -> None:
     sandbox.faults.add(Fault("port", status=status, body={"message": "no"}, in_body="bad", times=None))
     record = MemoryRecord()
@@ -348,7 +314,7 @@ def test_a_batch_is_an_object_of_its_events(sandbox: Sandbox, clock: SteppedCloc
     sink.close()
 
 
-def test_what_reaches_port_is_counted_in_bytes(sandbox: Sandbox, sink: ApiSink, batches: WebhookBatchSink) -> None:
+def test_what_reaches_port_is_counted_in_bytes(sandbox: Sandbox, sink: ApiSink, batches: WebhookSink) -> None:
     before = sink.flow.bytes
     delivered(upserts_of("x"), sink)
     assert 200 < sink.flow.bytes - before < 2000

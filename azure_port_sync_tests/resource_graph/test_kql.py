@@ -143,7 +143,7 @@ def groups(tenant: Tenant) -> list[str]:
 
 
 def _run(engine: QueryEngine, query: Query | str) -> list[dict[str, Any]]:
-    return [json.loads(row) for row in engine.run(str(query), sandbox_tenant.Scope()).page(0, 1000)]
+    return [json.loads(row) for row in engine.run(str(query), sandbox_tenant.Scope()).rows]
 
 
 @pytest.mark.parametrize("title", _KINDS)

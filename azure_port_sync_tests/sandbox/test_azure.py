@@ -67,18 +67,14 @@ class Azure:
         with self.credential() as credential:
             return credential.get_token("https://management.azure.com/.default")
 
-    def ask(self, query: str, *, skip_token: str | None = None, top: int | None = None, **scope: Any) -> Any:
-        options = QueryRequestOptions(skip_token=skip_token, top=top)
+    def ask(self, query: str, *, top: int | None = None, **scope: Any) -> Any:
+        options = QueryRequestOptions(top=top)
         return self.client.resources(QueryRequest(query=query, options=options, **scope))
 
     def rows(self, query: str, **scope: Any) -> list[dict[str, Any]]:
-        page = self.ask(query, **scope)
-        rows = list(page.data)
-        while page.skip_token:
-            page = self.ask(query, skip_token=page.skip_token, **scope)
-            rows += page.data
-        assert len(rows) == page.total_records
-        return rows
+        answer = self.ask(query, **scope)
+        assert answer.count == answer.total_records
+        return list(answer.data)
 
     def ids(self, table: str = "resources", **scope: Any) -> set[str]:
         return {row["id"] for row in self.rows(f"{table} | project id | order by id asc", **scope)}
@@ -185,32 +181,18 @@ def test_bearer_token_is_checked(azure: Azure, monkeypatch: pytest.MonkeyPatch) 
     assert refusal(good.token) == (401, "ExpiredAuthenticationToken")
 
 
-# -- paging ------------------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("group")
-def test_pages_follow_the_token_to_the_end(azure: Azure) -> None:
+def test_an_answer_that_leaves_rows_out_has_a_token(azure: Azure) -> None:
     azure.tenant.grow(2500)
     query = "resources | project id | order by id asc"
     first = azure.ask(query)
     assert (first.count, first.total_records, first.result_truncated) == (1000, 2500, "false")
     inner = json.loads(base64.b64decode(first.skip_token))
     assert (inner["MaxRows"], inner["RowsToSkip"]) == (1000, 1000)
-    third = azure.ask(query, skip_token=azure.ask(query, skip_token=first.skip_token).skip_token)
-    assert (third.count, third.skip_token) == (500, None)
-    assert azure.ids() == {row["id"] for row in azure.tenant.resources()}
     assert azure.ask(query, top=3).count == 3
-
-
-@pytest.mark.usefixtures("group")
-def test_token_is_an_offset_so_a_delete_between_pages_hides_a_row(azure: Azure) -> None:
-    azure.tenant.grow(1500)
-    query = "resources | project id | order by id asc"
-    before = [row["id"] for row in azure.rows(query)]
-    first = azure.ask(query)
-    azure.tenant.delete_resource(before[0])
-    second = azure.ask(query, skip_token=first.skip_token)
-    assert [row["id"] for row in second.data] == before[1001:]
 
 
 def test_an_answer_has_the_sandboxs_time(azure: Azure) -> None:
@@ -225,17 +207,6 @@ def test_what_happens_before_an_answer_is_in_it(azure: Azure) -> None:
     assert [azure.ask("resources").total_records for _ in range(3)] == [1, 2, 3]
     azure.graph.clear()
     assert azure.ask("resources").total_records == 3
-
-
-@pytest.mark.usefixtures("group")
-def test_top_overrides_the_token(azure: Azure) -> None:
-    """As the REST reference says of it, in QueryRequestOptions."""
-    azure.tenant.grow(1500)
-    query = "resources | project id | order by id asc"
-    all_ids = [row["id"] for row in azure.rows(query)]
-    page = azure.ask(query, skip_token=azure.ask(query).skip_token, top=7)
-    assert [row["id"] for row in page.data] == all_ids[1000:1007]
-    assert [row["id"] for row in azure.ask(query, skip_token=page.skip_token).data] == all_ids[1007:1014]
 
 
 @pytest.mark.usefixtures("group")
@@ -340,10 +311,7 @@ def test_scopes(azure: Azure) -> None:
     tenant = azure.tenant
     shop = tenant.add_subscription("Shop", management_groups=["retail", "contoso"])
     lab = tenant.add_subscription("Lab", management_groups=["research", "contoso"])
-    of_shop = {
-        f"/subscriptions/{shop}",
-        tenant.add_group(shop, "rg", "westeurope"),
-    }
+    of_shop = {f"/subscriptions/{shop}", tenant.add_group(shop, "rg", "westeurope")}
     of_lab = {f"/subscriptions/{lab}", tenant.add_group(lab, "Retail", "westeurope")}  # no kin of the management group
     groups = {f"/providers/Microsoft.Management/managementGroups/{name}" for name in ("retail", "contoso", "research")}
     root = {f"/providers/Microsoft.Management/managementGroups/{tenant.tenant_id}"}
@@ -651,17 +619,17 @@ def test_subscription_row_has_the_recorded_shape(azure: Azure) -> None:
 
 
 def test_many_at_once(azure: Azure) -> None:
-    azure.tenant.grow(4_000, groups=40, subscriptions=4, records=True)
-    assert azure.tenant.counts() == {"subscriptions": 4, "groups": 40, "resources": 4_000, "records": 4_000}
+    azure.tenant.grow(900, groups=40, subscriptions=4, records=True)
+    assert azure.tenant.counts() == {"subscriptions": 4, "groups": 40, "resources": 900, "records": 900}
     azure.tenant.grow(5, groups=1)
-    assert azure.tenant.counts()["resources"] == 4_005
+    assert azure.tenant.counts()["resources"] == 905
     rows = azure.tenant.resources()
-    assert len({row["id"].lower() for row in rows}) == 4_005
+    assert len({row["id"].lower() for row in rows}) == 905
     assert all(row["rgTags"]["environment"] for row in rows)
     targets = azure.rows(
         "resourcechanges | project id, target = tolower(properties.targetResourceId) | order by id asc"
     )
-    assert len({row["target"] for row in targets}) == 4_000
+    assert len({row["target"] for row in targets}) == 900
     page = azure.ask("resourcechanges | order by id asc", top=1)
     azure.tenant.create_resource(azure.tenant.containers()[1]["id"], VM, "one more")
     assert page.data[0].keys() == azure.rows("resourcechanges | limit 1")[0].keys()

@@ -14,7 +14,7 @@ _QUOTES = json.loads((Path(__file__).parent / "single_quote_cases.json").read_te
 
 
 def _value(expression: str, body: object) -> Any:
-    """What one expression makes of an event, in the context that Port gives it."""
+    """Return the value of one expression for an event, in the context that Port gives it."""
     ((value,),) = evaluate([expression], json.dumps({"body": body, "headers": {}, "queryParams": {}}), [{}])
     return value
 

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from azure_port_sync import sandbox
+from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.sandbox.port import MAX_BODY_BYTES, Port, RefusedError, Throttle, Webhook, port_app
 from azure_port_sync.sandbox.port.entity import check_identifier
 from azure_port_sync.sandbox.serving import Server
@@ -29,21 +30,11 @@ VM = f"{GROUP}/providers/microsoft.compute/virtualmachines/vm-1"
 Json = dict[str, Any]
 
 
-class Clock:
-    """A clock that only a test moves."""
-
-    def __init__(self) -> None:
-        self.instant = NOW
-
-    def now(self) -> datetime:
-        return self.instant
-
-
 class Served:
     """A Port with the guide's blueprints and a webhook `guide` with the guide's mapping, reached over HTTP."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = SandboxClock()
         self.port = Port(self.clock)
         self.server = Server(port_app(self.port), 0)
         self.session = requests.Session()
@@ -51,7 +42,7 @@ class Served:
 
     def set_up(self) -> None:
         """Begin anew."""
-        self.clock.instant = NOW
+        self.clock.set(NOW)
         self.port.remove_all()
         self.port.clear()
         for blueprint in BLUEPRINTS:
@@ -71,7 +62,7 @@ class Served:
         """Another webhook, `other`."""
         self.port.add_webhook(Webhook("other", list(mappings), security))
 
-    def held(self, blueprint: str) -> dict[str, Json]:
+    def entities(self, blueprint: str) -> dict[str, Json]:
         entities = self.port.catalog.entities[blueprint]
         return {identifier: entity.as_json() for identifier, entity in entities.items()}
 
@@ -94,41 +85,37 @@ def served(started: Served) -> Served:
     return started
 
 
+def event(kind: str, operation: str, **data: Any) -> Json:
+    return {"operation": operation, "type": kind, "data": {"subscriptionId": SUB.split("/")[2]} | data}
+
+
 def subscription(operation: str = "upsert", **data: Any) -> Json:
-    data = {
-        "resourceId": SUB,
-        "name": "Production",
-        "type": "microsoft.resources/subscriptions",
-        "subscriptionId": SUB.split("/")[2],
-        "tags": None,
-    } | data
-    return {"operation": operation, "type": "resourceContainer", "data": data}
+    usual = {"resourceId": SUB, "name": "Production", "type": "microsoft.resources/subscriptions", "tags": None}
+    return event("resourceContainer", operation, **usual | data)
 
 
 def group(operation: str = "upsert", **data: Any) -> Json:
-    data = {
+    usual = {
         "resourceId": GROUP,
         "name": "rg-Web",
         "type": "microsoft.resources/subscriptions/resourcegroups",
         "location": "westeurope",
-        "subscriptionId": SUB.split("/")[2],
         "resourceGroup": "rg-web",
         "tags": {"env": "prod"},
-    } | data
-    return {"operation": operation, "type": "resourceContainer", "data": data}
+    }
+    return event("resourceContainer", operation, **usual | data)
 
 
 def vm(operation: str = "upsert", **data: Any) -> Json:
-    data = {
+    usual = {
         "resourceId": VM,
         "name": "VM-1",
         "type": "microsoft.compute/virtualmachines",
         "location": "northeurope",
-        "subscriptionId": SUB.split("/")[2],
         "resourceGroup": "rg-web",
         "tags": {"owner": "Jürgen"},
-    } | data
-    return {"operation": operation, "type": "resource", "data": data}
+    }
+    return event("resource", operation, **usual | data)
 
 
 # -- the guide's mapping
@@ -137,7 +124,7 @@ def vm(operation: str = "upsert", **data: Any) -> Json:
 def test_upserts_of_all_three_kinds_are_mapped_as_the_guide_says(served: Served) -> None:
     served.accept(subscription(), group(), vm())
     now = "2026-11-23T10:00:00.000Z"
-    assert served.held("azureSubscription")[SUB] == {
+    assert served.entities("azureSubscription")[SUB] == {
         "blueprint": "azureSubscription",
         "identifier": SUB,
         "title": "Production",
@@ -146,7 +133,7 @@ def test_upserts_of_all_three_kinds_are_mapped_as_the_guide_says(served: Served)
         "createdAt": now,
         "updatedAt": now,
     }
-    assert served.held("azureResourceGroup")[GROUP] == {
+    assert served.entities("azureResourceGroup")[GROUP] == {
         "blueprint": "azureResourceGroup",
         "identifier": GROUP,
         "title": "rg-Web",
@@ -155,7 +142,7 @@ def test_upserts_of_all_three_kinds_are_mapped_as_the_guide_says(served: Served)
         "createdAt": now,
         "updatedAt": now,
     }
-    assert served.held("azureCloudResources")[VM] == {
+    assert served.entities("azureCloudResources")[VM] == {
         "blueprint": "azureCloudResources",
         "identifier": VM,
         "title": "VM-1",
@@ -173,21 +160,20 @@ def test_upserts_of_all_three_kinds_are_mapped_as_the_guide_says(served: Served)
 
 def test_spaces_become_underscores_in_identifier_and_relation(served: Served) -> None:
     served.accept(vm(resourceId=f"{SUB}/resourcegroups/my rg/x y", resourceGroup="my rg"))
-    (entity,) = served.held("azureCloudResources").values()
+    (entity,) = served.entities("azureCloudResources").values()
     assert entity["identifier"] == f"{SUB}/resourcegroups/my_rg/x_y"
     assert entity["relations"] == {"resourceGroup": f"{SUB}/resourcegroups/my_rg"}
 
 
 @pytest.mark.parametrize(
-    ("event", "left"),
-    [(vm("delete"), [1, 2, 1]), (group("delete"), [1, 1, 0]), (subscription("delete"), [0, 1, 0])],
+    ("event", "left"), [(vm("delete"), [1, 2, 1]), (group("delete"), [1, 1, 0]), (subscription("delete"), [0, 1, 0])]
 )
 def test_a_delete_takes_all_dependents_and_nothing_else(served: Served, event: Json, left: list[int]) -> None:
     another = group(resourceId="/subscriptions/other/resourcegroups/g", subscriptionId="other")
     served.accept(subscription(), group(), vm(), vm(resourceId=VM + "2"), another)
     served.accept(event)
     blueprints = ("azureSubscription", "azureResourceGroup", "azureCloudResources")
-    assert [len(served.held(blueprint)) for blueprint in blueprints] == left
+    assert [len(served.entities(blueprint)) for blueprint in blueprints] == left
     assert served.reasons() == []
 
 
@@ -195,9 +181,9 @@ def test_dependents_follow_a_relation_that_moved(served: Served) -> None:
     elsewhere = f"{SUB}/resourcegroups/rg-else"
     served.accept(group(), group(resourceId=elsewhere), vm(), vm(resourceGroup="rg-else"))
     served.accept(group("delete"))
-    assert VM in served.held("azureCloudResources")
+    assert VM in served.entities("azureCloudResources")
     served.accept(group("delete", resourceId=elsewhere))
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
 
 
 def test_a_delete_of_what_is_not_there_is_no_failure(served: Served) -> None:
@@ -216,20 +202,20 @@ def test_delete_without_dependents_is_refused_while_there_are_some(served: Serve
     )
     served.accept(group(), vm())
     served.accept(group("delete"), key="other")
-    assert GROUP in served.held("azureResourceGroup")
+    assert GROUP in served.entities("azureResourceGroup")
     assert served.reasons() == ["1 entities depend on it and deleteDependents is false"]
     served.accept(vm("delete"))
     served.accept(group("delete"), key="other")
-    assert served.held("azureResourceGroup") == {}
+    assert served.entities("azureResourceGroup") == {}
 
 
 def test_an_upsert_merges_what_is_given_and_keeps_the_rest(served: Served) -> None:
     entity = {"identifier": ".body.data.resourceId", "title": ".body.data.name", "properties": {"tags": "{a: 1}"}}
     served.hook({"blueprint": "azureCloudResources", "entity": entity})
     served.accept(vm())
-    served.clock.instant += timedelta(minutes=1)
+    served.clock.advance(timedelta(minutes=1))
     served.accept(vm(name="other"), key="other")
-    merged = served.held("azureCloudResources")[VM]
+    merged = served.entities("azureCloudResources")[VM]
     assert merged["title"] == "other"
     assert merged["properties"] == {
         "tags": {"a": 1},
@@ -248,13 +234,8 @@ def test_counts_tell_created_updated_unchanged_and_deleted_apart(served: Served)
         "updated": 1,
         "deleted": 1,
     }
-    told = [(one.operation, one.identifier, one.dependents) for one in served.port.catalog.activity]
-    assert told == [
-        ("created", VM, 0),
-        ("updated", VM, 0),
-        ("created", GROUP, 0),
-        ("deleted", GROUP, 1),
-    ]
+    noted = [(one.operation, one.identifier, one.dependents) for one in served.port.catalog.activity]
+    assert noted == [("created", VM, 0), ("updated", VM, 0), ("created", GROUP, 0), ("deleted", GROUP, 1)]
 
 
 # -- what Port refuses after its 202
@@ -274,7 +255,7 @@ def test_an_identifier_that_does_not_fit_ports_pattern_is_refused(identifier: st
 def test_identifiers_that_port_takes(served: Served) -> None:
     taken = ["/s/rg/данные", "a", "...", "a@b_c.d+e:f\\g/h=i-j", "x" * 1000, "/s/r=28g=29"]
     served.accept(*(vm(resourceId=identifier) for identifier in taken))
-    assert list(served.held("azureCloudResources")) == taken
+    assert list(served.entities("azureCloudResources")) == taken
     assert served.reasons() == []
 
 
@@ -287,7 +268,7 @@ def test_identifiers_that_port_refuses_are_accepted_and_only_logged(served: Serv
         "x" * 1001: "the identifier is 1001 characters long",
     }
     served.accept(*(vm(resourceId=identifier) for identifier in refused), vm(resourceId=None))
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
     for said, reason in zip(served.reasons(), [*refused.values(), "the identifier is null"], strict=True):
         assert said.startswith(reason)
 
@@ -308,7 +289,7 @@ def test_an_identifier_that_is_no_text_is_refused(served: Served) -> None:
 )
 def test_entities_that_do_not_fit_the_blueprint_are_only_logged(served: Served, data: Json, reason: str) -> None:
     served.accept(vm(**data))
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
     (said,) = served.reasons()
     assert reason in said
 
@@ -335,7 +316,7 @@ def test_mappings_that_do_not_fit_the_blueprints_are_only_logged(served: Served,
 
 def test_a_relation_to_nothing_is_kept(served: Served) -> None:
     served.accept(vm())
-    assert served.held("azureCloudResources")[VM]["relations"] == {"resourceGroup": GROUP}
+    assert served.entities("azureCloudResources")[VM]["relations"] == {"resourceGroup": GROUP}
     assert [entity.identifier for entity in served.port.catalog.unattached()] == [VM]
     assert served.reasons() == []
 
@@ -354,9 +335,9 @@ def test_of_many_items_only_the_first_500_are_read(served: Served) -> None:
     )
     items = [{"id": f"i{n}", "keep": n != 3} for n in range(501)]
     served.accept({"source": "test", "items": items}, key="other")
-    held = served.held("azureCloudResources")
-    assert set(held) == {f"i{n}" for n in range(500) if n != 3}
-    assert held["i499"]["title"] == "test"
+    entities = served.entities("azureCloudResources")
+    assert set(entities) == {f"i{n}" for n in range(500) if n != 3}
+    assert entities["i499"]["title"] == "test"
     assert served.reasons() == []
 
 
@@ -364,7 +345,7 @@ def test_items_that_are_no_list_make_nothing(served: Served) -> None:
     mapping = {"blueprint": "azureCloudResources", "itemsToParse": ".body.items", "entity": {"identifier": "'x'"}}
     served.hook(mapping)
     served.accept({"items": {"id": "x"}}, {}, key="other")
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
 
 
 def test_a_broken_expression_is_null_and_harms_no_other(served: Served) -> None:
@@ -378,8 +359,8 @@ def test_a_broken_expression_is_null_and_harms_no_other(served: Served) -> None:
         {"blueprint": "azureCloudResources", "filter": '.body.id == "a" # only a', "entity": entity},
     )
     served.accept({"id": "a"}, key="other")
-    assert served.held("azureCloudResources")["a"]["title"] is None
-    assert served.held("azureCloudResources")["a"]["properties"] == {"type": None, "location": None, "tags": None}
+    assert served.entities("azureCloudResources")["a"]["title"] is None
+    assert served.entities("azureCloudResources")["a"]["properties"] == {"type": None, "location": None, "tags": None}
     assert served.reasons() == []
 
 
@@ -387,7 +368,7 @@ def test_headers_and_query_are_part_of_what_a_mapping_sees(served: Served) -> No
     entity = {"identifier": '.headers."x-source" + .queryParams.more'}
     served.hook({"blueprint": "azureCloudResources", "entity": entity})
     assert served.post({}, "other?more=-two", **{"X-Source": "one"}).status_code == 202
-    assert list(served.held("azureCloudResources")) == ["one-two"]
+    assert list(served.entities("azureCloudResources")) == ["one-two"]
 
 
 @pytest.mark.parametrize(
@@ -415,7 +396,7 @@ def test_concurrent_posts_are_all_mapped(served: Served) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(served.held("azureCloudResources")) == {f"{VM}-{lot}-{n}" for lot in range(8) for n in range(40)}
+    assert set(served.entities("azureCloudResources")) == {f"{VM}-{lot}-{n}" for lot in range(8) for n in range(40)}
 
 
 # -- what Port answers
@@ -425,7 +406,7 @@ def test_bodies_up_to_512_kib_are_taken(served: Served) -> None:
     empty = len(json.dumps(vm(name="")))
     assert served.post(vm(name="x" * (MAX_BODY_BYTES - empty))).status_code == 202
     assert served.post(vm(name="y" * (MAX_BODY_BYTES - empty + 1))).status_code == 413
-    assert served.held("azureCloudResources")[VM]["title"] == "x" * (MAX_BODY_BYTES - empty)
+    assert served.entities("azureCloudResources")[VM]["title"] == "x" * (MAX_BODY_BYTES - empty)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"a": Infinity}', b"\xff", b"{} {}", b'{"a": "\n"}'])
@@ -453,9 +434,9 @@ def test_a_signed_webhook_takes_only_the_right_signature(served: Served, algorit
     for value in (f"v1={wrong}", right, "", "v1="):
         assert served.post(body, "other", **{"X-Signature": value}).status_code == 401
     assert served.post(body, "other").status_code == 401
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
     assert served.post(body, "other", **{"X-Signature": f"v1={right}"}).status_code == 202
-    assert list(served.held("azureCloudResources")) == [VM]
+    assert list(served.entities("azureCloudResources")) == [VM]
 
 
 def test_a_plain_signature_is_the_secret(served: Served) -> None:
@@ -468,20 +449,20 @@ def test_a_plain_signature_is_the_secret(served: Served) -> None:
 def test_throttling_follows_the_sandbox_clock(served: Served, retry_after: str | None) -> None:
     served.port.throttle(Throttle(limit=2, window_seconds=10, retry_after=retry_after is not None))
     assert [served.post(vm()).status_code for _ in range(2)] == [202, 202]
-    served.clock.instant += timedelta(seconds=3)
+    served.clock.advance(timedelta(seconds=3))
     refused = served.post(vm(resourceId="x"))
     assert (refused.status_code, refused.headers.get("Retry-After")) == (429, retry_after)
-    served.clock.instant += timedelta(seconds=7)
+    served.clock.advance(timedelta(seconds=7))
     assert [served.post(vm()).status_code for _ in range(3)] == [202, 202, 429]
     served.port.throttle(None)
     assert served.post(vm()).status_code == 202
-    assert "x" not in served.held("azureCloudResources")
+    assert "x" not in served.entities("azureCloudResources")
 
 
 def test_count_only_acknowledges_and_maps_nothing(served: Served) -> None:
     served.port.count_only = True
     served.accept(vm(), vm())
-    assert served.held("azureCloudResources") == {}
+    assert served.entities("azureCloudResources") == {}
     counters = served.port.counters()
     assert (counters["events"], counters["bytes"]) == (2, 2 * len(json.dumps(vm())))
 
@@ -493,7 +474,7 @@ def test_the_items_of_a_batch_are_counted_each(served: Served) -> None:
     served.port.count_only = True
     served.accept({"items": [vm()] * 3})
     assert (served.port.events, served.port.items) == (5, 7)
-    assert served.held("azureCloudResources").keys() == {VM}
+    assert served.entities("azureCloudResources").keys() == {VM}
 
 
 def test_count_only_still_wants_json(served: Served) -> None:

@@ -112,20 +112,20 @@ def client(sandbox: Sandbox) -> Iterator[SandboxClient]:
 def _is_error(answer: requests.Response, status: int) -> None:
     """An error has the shape that all of Port's errors have."""
     assert answer.status_code == status
-    said = answer.json()
-    assert said.keys() == {"ok", "error", "message"}
-    assert said["ok"] is False
-    assert isinstance(said["error"], str)
-    assert isinstance(said["message"], str)
+    answered = answer.json()
+    assert answered.keys() == {"ok", "error", "message"}
+    assert answered["ok"] is False
+    assert isinstance(answered["error"], str)
+    assert isinstance(answered["message"], str)
 
 
 # -- the token
 
 
 def test_the_right_credentials_get_a_token(anonymous: Caller) -> None:
-    said = anonymous.sign_in().json()
-    assert said.keys() == {"ok", "accessToken", "expiresIn", "tokenType"}
-    assert (said["ok"], said["expiresIn"], said["tokenType"]) == (True, TOKEN_SECONDS, "Bearer")
+    answered = anonymous.sign_in().json()
+    assert answered.keys() == {"ok", "accessToken", "expiresIn", "tokenType"}
+    assert (answered["ok"], answered["expiresIn"], answered["tokenType"]) == (True, TOKEN_SECONDS, "Bearer")
     assert anonymous.search().status_code == 200
 
 
@@ -144,7 +144,9 @@ def test_credentials_with_more_do_not_fit_the_route(refused: Caller) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer x", "Basic x", "x"])
-def test_nothing_is_told_without_a_token(refused: Caller, header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_answered_without_a_token(
+    refused: Caller, header: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(refused.session.headers, "Authorization", header)
     _is_error(refused.search(), 401)
     _is_error(refused.search("nowhere", {"limit": 0}), 401)
@@ -545,9 +547,9 @@ def test_what_a_blueprint_requires_an_entity_must_have(sandbox: Sandbox, caller:
     sandbox.put_entity(RESOURCE, "/h")
     whole = {"identifier": "a", "properties": {"size": 1}, "relations": {"host": "/h"}}
     without = [whole | {"properties": {}}, whole | {"relations": {}}]
-    said = caller.upsert(*without, whole, blueprint="disk").json()
-    assert [one["statusCode"] for one in said["errors"]] == [422, 422]
-    assert len(said["entities"]) == 1
+    answered = caller.upsert(*without, whole, blueprint="disk").json()
+    assert [one["statusCode"] for one in answered["errors"]] == [422, 422]
+    assert len(answered["entities"]) == 1
     assert caller.upsert({"identifier": "a"}, blueprint="disk", query="upsert=true&merge=true").status_code == 200
 
 
@@ -605,12 +607,12 @@ def test_a_bulk_writes_what_it_can_and_says_what_it_cannot(sandbox: Sandbox, cal
         {"identifier": "/d", "properties": {"type": 1}},
     )
     assert answer.status_code == 207
-    said = answer.json()
-    assert [(one["identifier"], one["index"]) for one in said["entities"]] == [("/b", 1)]
-    errors = [(one["identifier"], one["index"], one["statusCode"]) for one in said["errors"]]
+    answered = answer.json()
+    assert [(one["identifier"], one["index"]) for one in answered["entities"]] == [("/b", 1)]
+    errors = [(one["identifier"], one["index"], one["statusCode"]) for one in answered["errors"]]
     assert errors == [("/a", 0, 404), ("/c", 2, 422), ("/d", 3, 422)]
-    assert all(one.keys() == {"identifier", "index", "statusCode", "error", "message"} for one in said["errors"])
-    assert said["ok"] is False
+    assert all(one.keys() == {"identifier", "index", "statusCode", "error", "message"} for one in answered["errors"])
+    assert answered["ok"] is False
     assert list(sandbox.held()[RESOURCE]) == ["/b"]
     assert sandbox.rest.items == {"upserted": 1, "refused": 3}
 
@@ -656,7 +658,7 @@ def family(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
-def test_a_delete_takes_dependents_only_when_told(family: Sandbox, caller: Caller) -> None:
+def test_a_delete_takes_dependents_only_when_asked_to(family: Sandbox, caller: Caller) -> None:
     _is_error(caller.ask("DELETE", _path("/g", GROUP) + "?delete_dependents=false"), 422)
     assert list(family.held()[RESOURCE]) == ["/r"]
     assert caller.ask("DELETE", _path("/g", GROUP) + "?delete_dependents=true").status_code == 200
@@ -689,8 +691,8 @@ def test_count_only_acknowledges_bulks_and_stores_nothing(
     sandbox: Sandbox, client: SandboxClient, caller: Caller
 ) -> None:
     client.count_only()
-    said = caller.upsert({"identifier": "/a", "relations": {"resourceGroup": "/g"}}, {"identifier": "/b"}).json()
-    assert [one["created"] for one in said["entities"]] == [True, True]
+    answered = caller.upsert({"identifier": "/a", "relations": {"resourceGroup": "/g"}}, {"identifier": "/b"}).json()
+    assert [one["created"] for one in answered["entities"]] == [True, True]
     assert caller.delete("/a", "/b", "/c").json() == {"ok": True, "deletedEntities": ["/a", "/b", "/c"]}
     assert client.state()["port_api_items"] == {"upserted": 2, "deleted": 3}
     assert not any(sandbox.held().values())
@@ -732,14 +734,14 @@ def test_each_kind_of_route_has_its_published_limit(caller: Caller) -> None:
         assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-period"]) == (limit, "300")
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_throttle_ends_with_its_window(sandbox: Sandbox, client: SandboxClient, caller: Caller, told: bool) -> None:
-    client.throttle_api(1, 10, retry_after=told)
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_throttle_ends_with_its_window(sandbox: Sandbox, client: SandboxClient, caller: Caller, asks: bool) -> None:
+    client.throttle_api(1, 10, retry_after=asks)
     assert caller.search().status_code == 200
     sandbox.clock.advance(timedelta(seconds=4))
     refused = caller.search()
     _is_error(refused, 429)
-    assert refused.headers.get("Retry-After") == ("6" if told else None)
+    assert refused.headers.get("Retry-After") == ("6" if asks else None)
     sandbox.clock.advance(timedelta(seconds=6))
     assert [caller.search().status_code for _ in range(2)] == [200, 429]
     client.lift_api_throttle()
@@ -786,7 +788,7 @@ def test_a_person_deletes_one_entity_and_nothing_that_depends_on_it(sandbox: San
     assert held[RESOURCE]["/r"]["relations"] == {"resourceGroup": "/g"}
 
 
-def test_what_port_refuses_a_person_is_said(sandbox: Sandbox, client: SandboxClient) -> None:
+def test_a_person_reads_what_port_refuses(sandbox: Sandbox, client: SandboxClient) -> None:
     with pytest.raises(SandboxError, match="does not take"):
         client.put_entity(RESOURCE, "a b")
     with pytest.raises(SandboxError, match="no property 'colour'"):

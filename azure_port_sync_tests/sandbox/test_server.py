@@ -34,23 +34,17 @@ def estate() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Sandbox]:
-    with Sandbox(estate=False) as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(servers: Sandbox) -> Sandbox:
+def sandbox(shared_sandbox: Sandbox) -> Sandbox:
     """A sandbox whose tenant is one group with two resources, and whose clock runs."""
-    servers.reset(datetime.now(UTC))
-    servers.clock.resume()
-    tenant = servers.tenant
+    shared_sandbox.reset(datetime.now(UTC))
+    shared_sandbox.clock.resume()
+    tenant = shared_sandbox.tenant
     subscription = tenant.add_subscription("Production", {"env": "prod"}, subscription_id="AAAA-1")
     group = tenant.add_group(subscription, "rg (web)", "westeurope", {"Env": "Prod"})
     tenant.create_resource(group, "Microsoft.Compute/virtualMachines", "vm one", tags={"owner": "Jürgen"})
     tenant.create_resource(group, "Microsoft.Storage/storageAccounts", "st1")
-    return servers
+    return shared_sandbox
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def post(sandbox: Sandbox, event: Json) -> requests.Response:
     return requests.post(environment["PORT_WEBHOOK_INGEST_URL"], data=body, headers=headers, timeout=10)
 
 
-def tell(sandbox: Sandbox, operation: str, row: Json) -> None:
+def send(sandbox: Sandbox, operation: str, row: Json) -> None:
     """Tell Port of one row of the tenant."""
     kind = "resourceContainer" if row["type"].startswith("microsoft.resources/") else "resource"
     data = {
@@ -91,7 +85,7 @@ def tell(sandbox: Sandbox, operation: str, row: Json) -> None:
 def fill(sandbox: Sandbox) -> None:
     """A perfect synchroniser."""
     for row in [*sandbox.tenant.containers(), *sandbox.tenant.resources()]:
-        tell(sandbox, "upsert", row)
+        send(sandbox, "upsert", row)
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -116,15 +110,11 @@ def test_a_filled_catalog_equals_the_whole_estate(estate: Sandbox) -> None:
 def test_what_the_catalog_lacks_is_missing(sandbox: Sandbox, client: SandboxClient) -> None:
     fill(sandbox)
     (row,) = [row for row in sandbox.tenant.resources() if row["name"] == "vm one"]
-    tell(sandbox, "delete", row)
+    send(sandbox, "delete", row)
     found = client.comparison()
     identifier = "/subscriptions/aaaa-1/resourcegroups/rg_=28web=29/providers/microsoft.compute/virtualmachines/vm_one"
     assert not found["equal"]
-    assert found["missing"] == {
-        "azureSubscription": [],
-        "azureResourceGroup": [],
-        "azureCloudResources": [identifier],
-    }
+    assert found["missing"] == {"azureSubscription": [], "azureResourceGroup": [], "azureCloudResources": [identifier]}
     assert found["counts"]["azureCloudResources"] == {"tenant": 2, "catalog": 1}
     assert found["sentences"] == [f"azureCloudResources: missing: {identifier}"]
 
@@ -150,7 +140,7 @@ def test_what_the_tenant_lacks_is_extra(sandbox: Sandbox, client: SandboxClient)
 def test_what_is_not_the_same_is_different(sandbox: Sandbox, change: Json, sentence: str) -> None:
     fill(sandbox)
     (row,) = [row for row in sandbox.tenant.resources() if row["name"] == "st1"]
-    tell(sandbox, "upsert", row | change)
+    send(sandbox, "upsert", row | change)
     found = sandbox.compare()
     assert (found.missing["azureCloudResources"], found.extra["azureCloudResources"]) == ([], [])
     assert not found.equal
@@ -319,12 +309,12 @@ def test_a_reset_closes_the_connection_without_an_answer(sandbox: Sandbox, clien
 def test_a_lost_answer_is_that_of_a_request_that_was_worked_off(sandbox: Sandbox, client: SandboxClient) -> None:
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="lost", skip=1))
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     with pytest.raises(requests.ConnectionError):
-        tell(sandbox, "delete", row)
+        send(sandbox, "delete", row)
     assert client.entities("azureCloudResources") == {}
     assert [(fault.seen, fault.fired) for fault in client.faults()] == [(2, 1)]
-    tell(sandbox, "delete", row)
+    send(sandbox, "delete", row)
 
     headers = {"Authorization": f"Bearer {ask_azure(sandbox).json()['access_token']}"}
     address = f"{sandbox.azure_url}/providers/Microsoft.ResourceGraph/resources"
@@ -340,9 +330,9 @@ def test_a_reset_in_the_body_is_that_of_a_request_that_was_worked_off(sandbox: S
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="reset_mid_body"))
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        tell(sandbox, "upsert", row)
+        send(sandbox, "upsert", row)
     assert len(client.entities("azureCloudResources")) == 1
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
 
 
 def test_a_reset_in_the_body_comes_after_status_headers_and_half_of_the_body(
@@ -370,7 +360,7 @@ def test_a_dripping_answer_is_whole_and_takes_the_clock_along(sandbox: Sandbox, 
 
 
 def test_the_rest_of_a_dripping_answer_may_come_at_once(sandbox: Sandbox, client: SandboxClient) -> None:
-    """What drips to its end takes a clock along that runs ahead of a client who gave up long ago."""
+    """An answer that drips to its end takes the clock along, far ahead of a client who gave up long ago."""
     began = client.set_clock(datetime(2026, 1, 1, tzinfo=UTC))
     client.fault(Fault("port", kind="drip", drip_seconds=60, drip_bytes=3))
     assert post(sandbox, {}).json() == {"ok": True}
@@ -400,10 +390,10 @@ def test_an_answer_that_is_no_json_is_that_of_a_request_left_undone(
 def test_a_webhook_that_drops_accepts_and_does_nothing(sandbox: Sandbox, client: SandboxClient) -> None:
     (row, *_) = sandbox.tenant.resources()
     client.fault(Fault("port", kind="drop", method="POST", in_body='"upsert"', times=2))
-    tell(sandbox, "upsert", row)
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     assert client.entities("azureCloudResources") == {}
-    tell(sandbox, "upsert", row)
+    send(sandbox, "upsert", row)
     assert len(client.entities("azureCloudResources")) == 1
 
 
@@ -488,7 +478,7 @@ def test_port_is_throttled_and_counts_on_order(sandbox: Sandbox, client: Sandbox
     assert client.entities("azureCloudResources") == {}
     client.count_only(False)
     (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row | {"tags": "none"})
+    send(sandbox, "upsert", row | {"tags": "none"})
     (failure,) = client.failures()
     assert "is not of type object" in failure["reason"]
     assert client.state()["port"]["requests"] == {"202": 6, "429": 1}
@@ -545,16 +535,20 @@ def test_the_page_reads_tree_search_and_entity_in_pieces(sandbox: Sandbox) -> No
     assert (top["title"], top["children"]) == ("Production", 1)
     (below,) = read("children", blueprint="azureSubscription", identifier=top["identifier"])["rows"]
     assert (below["identifier"], below["children"]) == (group, 2)
-    page = read("children", blueprint="azureResourceGroup", identifier=group, offset=1, limit=1)
-    assert (page["total"], [row["title"] for row in page["rows"]]) == (2, ["vm one"])
+    page = read("children", blueprint="azureResourceGroup", identifier=group, limit=1)
+    assert (page["total"], [row["title"] for row in page["rows"]]) == (2, ["st1"])
     assert [row["title"] for row in read("search", q="JÜRGEN virtualm")["rows"]] == ["vm one"]
     assert read("search", q="rg", blueprint="azureResourceGroup")["total"] == 1
-    found = read("entity", blueprint="azureCloudResources", identifier=page["rows"][0]["identifier"])
+    found = read(
+        "entity",
+        blueprint="azureCloudResources",
+        identifier=f"{group}/providers/microsoft.compute/virtualmachines/vm_one",
+    )
     assert found["entity"]["properties"]["tags"] == {"owner": "Jürgen"}
     assert [one["title"] for one in found["parents"]] == ["rg (web)", "Production"]
     assert read("children", blueprint="unattached")["total"] == 0
     (row, _) = sandbox.tenant.resources()
-    tell(sandbox, "upsert", row | {"resourceGroup": "nowhere"})
+    send(sandbox, "upsert", row | {"resourceGroup": "nowhere"})
     assert [one["title"] for one in read("children", blueprint="unattached")["rows"]] == [row["name"]]
 
 
@@ -628,14 +622,14 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("how", "options"), [("stdin", ["--stop-with-stdin", "--empty-port"]), ("SIGTERM", []), ("SIGINT", [])]
 )
-def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: str, options: list[str]) -> None:
+def test_the_command_announces_itself_and_ends_when_asked_to(tmp_path: Path, how: str, options: list[str]) -> None:
     announced = tmp_path / "sandbox.json"
     with start(tmp_path, *options) as process:
         until(lambda: announced.exists() or process.poll() is not None)
-        told = json.loads(announced.read_text())
-        assert (told["pid"], announced.stat().st_mode & 0o077) == (process.pid, 0)
-        with SandboxClient(told["url"]) as client:
-            assert client.environment() == told["environment"]
+        given = json.loads(announced.read_text())
+        assert (given["pid"], announced.stat().st_mode & 0o077) == (process.pid, 0)
+        with SandboxClient(given["url"]) as client:
+            assert client.environment() == given["environment"]
             assert client.state()["tenant"]["resources"] > 100
         if how == "stdin":
             assert process.stdin is not None
@@ -645,9 +639,9 @@ def test_the_command_announces_itself_and_ends_when_told(tmp_path: Path, how: st
         assert process.wait(20) == 0
         assert process.stdout is not None
         said = process.stdout.read().decode()
-    assert any(name.startswith("PORT_") for name in told["environment"]) is ("--empty-port" not in options)
-    assert told["url"] in said
-    assert all(f"export {name}={value}" in said for name, value in told["environment"].items())
+    assert any(name.startswith("PORT_") for name in given["environment"]) is ("--empty-port" not in options)
+    assert given["url"] in said
+    assert all(f"export {name}={value}" in said for name, value in given["environment"].items())
     assert "Traceback" not in said
     assert not announced.exists()
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from azure_port_sync.sandbox.clock import SandboxClock
 from azure_port_sync.state import StateStore
-from azure_port_sync_tests.support.clocks import NOW, SteppedClock
+from azure_port_sync_tests.support.clocks import SteppedClock
 from azure_port_sync_tests.support.postgres import as_server, emptied, unavailable, url_of
 from azure_port_sync_tests.support.postgres import server as running_server
 
@@ -47,9 +46,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def clock() -> SteppedClock:
     """A clock that stands at NOW, and moves where a test sleeps. It is SQLite's too; Postgres has its own."""
-    frozen = SandboxClock()
-    frozen.set(NOW)
-    return SteppedClock(frozen)
+    return SteppedClock.frozen()
 
 
 @pytest.fixture

@@ -67,46 +67,43 @@ def test_only_its_owner_may_read_a_new_file(tmp_path: Path, clock: SteppedClock)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("way", ["postgres", "pgbouncer"])
-def test_a_wait_for_a_row_is_logged_and_bounded(
+_ROW = "SELECT * FROM azure_port_sync_target FOR UPDATE"
+
+
+@pytest.mark.parametrize(
+    ("way", "lock", "reason"),
+    [
+        ("sqlite", "BEGIN IMMEDIATE", "database is locked"),
+        ("postgres", _ROW, "lock timeout"),
+        ("pgbouncer", _ROW, "lock timeout"),
+    ],
+)
+def test_a_wait_for_a_lock_is_logged_and_bounded(
     way: str,
+    lock: str,
+    reason: str,
     request: pytest.FixtureRequest,
+    tmp_path: Path,
     clock: SteppedClock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(database, "_PATIENCE_SECONDS", 1)
     monkeypatch.setattr(database, "_SILENCE_SECONDS", 0.1)
-    url = str(request.getfixturevalue(way))
+    url = f"sqlite:///{tmp_path / 'state.sqlite'}" if way == "sqlite" else str(request.getfixturevalue(way))
     opened = StateStore(url, clock)
     plan = claimed(opened)
     with behind_its_back(url) as another, caplog.at_level("INFO"):
-        another.exec_driver_sql("SELECT * FROM azure_port_sync_target FOR UPDATE")
-        with pytest.raises(StateError, match=r"lock timeout\. Another process keeps a lock on it: end that one"):
+        another.exec_driver_sql(lock)
+        with pytest.raises(StateError, match=rf"{reason}\. Another process keeps a lock on it: end that one"):
             opened.lease.release(plan)
     (line,) = caplog.messages
     assert "has not answered for 0.1 seconds: it is busy, or another process keeps a lock on it" in line
+    assert "for which this run waits at most 1 seconds" in line
     caplog.clear()
     opened.lease.release(plan)
     opened.close()
     assert caplog.messages == []
-
-
-def test_a_wait_for_sqlite_is_logged_and_bounded(
-    tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(database, "_PATIENCE_SECONDS", 1)
-    monkeypatch.setattr(database, "_SILENCE_SECONDS", 0.1)
-    url = f"sqlite:///{tmp_path / 'state.sqlite'}"
-    opened = StateStore(url, clock)
-    plan = claimed(opened)
-    with behind_its_back(url) as another, caplog.at_level("INFO"):
-        another.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(StateError, match=r"database is locked\. Another process keeps a lock on it: end that one"):
-            opened.lease.release(plan)
-    opened.close()
-    (line,) = caplog.messages
-    assert "keeps a lock on it, for which this run waits at most 1 seconds" in line
 
 
 def test_nothing_is_left_of_a_transaction_that_fails(store: StateStore) -> None:

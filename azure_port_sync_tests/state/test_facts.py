@@ -40,7 +40,7 @@ def test_new_subscriptions_are_those_that_no_settled_run_read(store: StateStore)
 
 
 def test_a_subscription_that_returns_is_new(store: StateStore) -> None:
-    """What changed while it could not be read left no record that can be read now."""
+    """Changes from a time when it could not be read left no record that can be read now."""
     _read(store, "a", "b")
     store.targets.finish(claimed(store))
     assert _read(store, "a") == []
@@ -208,7 +208,7 @@ def test_facts_are_recorded_all_or_none(store: StateStore) -> None:
 
 
 def test_the_first_fact_makes_the_target_known(store: StateStore, clock: SteppedClock) -> None:
-    """What no target knows, nothing would ever forget."""
+    """Nothing would ever forget the facts of a target that is not known."""
     store.facts.record(plan_for(store), Facts(pending=frame(resource("p"))))
     clock.sleep(60)
     deliver(store, upsert(resource("x")))

@@ -63,13 +63,7 @@ def test_a_first_upsert_being_sent_is_known(store: StateStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
-    [
-        {"in_scope": False},
-        {"present": False},
-        {"change_type": "Delete", "change_time": NOW},
-    ],
-    ids=str,
+    "more", [{"in_scope": False}, {"present": False}, {"change_type": "Delete", "change_time": NOW}], ids=str
 )
 def test_an_equal_hash_hides_no_delete(store: StateStore, more: Row) -> None:
     """A row that left the scope has the content that was sent; it must be decided all the same."""

@@ -38,8 +38,7 @@ class SandboxDev(DagsterDev):
     def finished(self, run_id: str | None = None) -> dg.DagsterRun:
         """Return the first run, or this one, at its end."""
         which = dg.RunsFilter(
-            run_ids=[run_id] if run_id else None,
-            statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
+            run_ids=[run_id] if run_id else None, statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
         )
         return self.wait_for(lambda: next(iter(self.instance.get_runs(which)), None))
 

@@ -18,6 +18,13 @@ class SteppedClock:
         self.ahead = timedelta(0)
         self.slept: list[float] = []
 
+    @classmethod
+    def frozen(cls) -> "SteppedClock":
+        """Return one that stands at NOW, for tests without a sandbox."""
+        clock = SandboxClock()
+        clock.set(NOW)
+        return cls(clock)
+
     def now(self) -> datetime:
         return self._clock.now() + self.ahead
 

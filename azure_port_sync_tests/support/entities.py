@@ -37,7 +37,7 @@ def delete(entity: Row) -> ChangeSetRow:
 
 
 def shown(entity: Row, content: str = "h", **more: Any) -> Row:
-    """A row that Azure shows, in scope unless told otherwise."""
+    """A row that Azure shows, in scope unless `more` says otherwise."""
     return {**entity, "present": True, "in_scope": True, "hash": content, "data": "{}", **more}
 
 

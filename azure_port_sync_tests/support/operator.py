@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import pytest
 
+from azure_port_sync.core import guard
 from azure_port_sync.definitions import definitions
 from azure_port_sync.sandbox.server import Sandbox
 from azure_port_sync_tests.support.clocks import SteppedClock
@@ -36,7 +38,7 @@ class Operator:
         assert result.success, failure(result)
         return recorded(result)
 
-    def settles(self) -> None:
+    def converges(self) -> None:
         """Assert that one tick makes the catalog equal to the tenant, and that the next finds nothing to do."""
         self.sync()
         assert self.sandbox.compare().sentences() == []
@@ -66,6 +68,14 @@ def small_estate(sandbox: Sandbox) -> dict[str, str]:
         )
     sandbox.clock.advance(timedelta(days=30))
     return ids
+
+
+def begin_mass_deletion(operator: Operator, estate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sync the small estate, then take a third of it out of scope, which the guard holds."""
+    monkeypatch.setattr(guard, "MIN_DELETES", 1)
+    monkeypatch.setenv("RESOURCE_GROUP_TAG_FILTERS", NOT_RETIRED)
+    operator.sync()
+    operator.sandbox.tenant.retag_group(estate["web"], RETIRED)
 
 
 def recorded(result: dg.ExecuteInProcessResult) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import pandas as pd
 
 from azure_port_sync.core.entities import canonical, delete_data, identity, observed_row
 from azure_port_sync.core.rows import CHANGE_SET, ChangeSetRow, Operation, frame_of
-
-SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
+from azure_port_sync_tests.support.entities import SUB
 
 #: An Azure id and its type.
 Entity = tuple[str, str]

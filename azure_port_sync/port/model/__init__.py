@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-Json = dict[str, Any]
+from azure_port_sync.port import Json
 
 
 @cache

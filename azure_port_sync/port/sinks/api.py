@@ -7,12 +7,12 @@ from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import Operation
-from azure_port_sync.port import model
+from azure_port_sync.port import Json, model
 from azure_port_sync.port.api import MAX_DELETED, MAX_UPSERTED, PortApi
 from azure_port_sync.port.blueprints import packaged_blueprints
 from azure_port_sync.port.failures import BULK_ENTITY, Body, RefusedError, TransientError, failure, shown
 from azure_port_sync.port.flow import Flow, KeptFailingError
-from azure_port_sync.port.mapping import Json, Target, WebhookMapping
+from azure_port_sync.port.mapping import Target, WebhookMapping
 from azure_port_sync.port.responses import EntityError
 from azure_port_sync.port.sinks import Outcome, OutgoingEvent
 

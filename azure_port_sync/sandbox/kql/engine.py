@@ -26,10 +26,6 @@ class Result:
     total: int
     pageable: bool
 
-    def page(self, skip: int, top: int) -> list[str]:
-        """Return `top` of the rows, but for the first `skip`."""
-        return self.rows[skip : skip + top]
-
 
 class QueryEngine:
     """Executes queries over a tenant."""
@@ -38,18 +34,17 @@ class QueryEngine:
         self._tenant = tenant
         self._clock = clock
 
-    def run(self, query: str, scope: Scope, *, skip: int = 0, top: int | None = None) -> Result:
+    def run(self, query: str, scope: Scope, *, top: int | None = None) -> Result:
         """Return all rows of a query, or `top` of them; raise QueryError where Resource Graph would answer 400."""
         now = self._clock.now()
         with self._tenant.shown(scope, now, part_of(query)) as db:
             plan = plan_of(query, now, db)
             values = {} if plan.timeless else {"kqlnow": now.replace(tzinfo=None)}
-            skip = skip if plan.pageable else 0  # a query with a limit of its own takes no offset
-            limit = "" if top is None else f" LIMIT {top} OFFSET {skip}"
+            limit = "" if top is None else f" LIMIT {top}"
             try:
                 rows = [row for (row,) in db.execute(_as_json(plan) + limit, values).fetchall()]
                 total = len(rows)
-                if skip or total == top:  # counting costs as much as a small query does
+                if total == top:  # counting costs as much as a small query does
                     ((total,),) = db.execute(f"SELECT count(*) FROM ({plan.sql})", values).fetchall()
             except duckdb.Error as error:
                 raise semantic(error) from error

@@ -1,4 +1,4 @@
-"""What Resource Graph answers to a query that it does not take.
+"""Resource Graph's answers to queries that it does not take.
 
 ParserFailure, InvalidQueryLanguage and UnsupportedJoinFlavor are on record (azure-cli-extensions' recordings,
 github.com/Azure/azure-powershell/issues/13762, github.com/MicrosoftDocs/azure-docs/issues/45495). The inner codes of

@@ -1,7 +1,7 @@
 """Shorter SQL than the translator writes.
 
-Where Kusto wants a text, the translator, who knows no types, asks for the type of the expression at run time and writes
-the expression a dozen times; nested, that makes 50 kB of SQL, over which DuckDB ponders for half a second. Of an
+Where Kusto wants a text, the translator, which knows no types, asks for the type of the expression at run time and
+writes the expression a dozen times; nested, that makes 50 kB of SQL, which DuckDB takes half a second to plan. Of an
 expression that is known to be a string, only itself is left.
 """
 
@@ -20,7 +20,7 @@ _STRING_CALLS = frozenset({"tostring", "tolower", "strcat"})
 
 
 def _form() -> re.Pattern[str]:
-    """What the translator writes for the text of a column, a lowered column or a string literal."""
+    """Return the form in which the translator writes the text of a column, a lowered column or a string literal."""
     translated = str(duckdb_kql.to_sql("T | project tostring(it)", schema={"T": ["it"]}))
     written = re.search(r"SELECT (coalesce\(.*\)) AS ", translated)
     if written is None:
@@ -47,7 +47,7 @@ def shortened(sql: str, tokens: Sequence[Token]) -> str:
 
 
 def _string_columns(tokens: Sequence[Token]) -> set[str]:
-    """The names that mean a string wherever the query uses them: columns of the tables, and what is made of such."""
+    """Return the names that mean a string wherever the query uses them: columns of tables, and copies of such."""
     made: dict[str, list[str]] = {"kind": ["?"]}  # also a word of the language
     for index, (name, sign) in enumerate(itertools.pairwise(tokens)):
         if name.kind == "name" and sign.text == "=":
@@ -59,7 +59,7 @@ def _string_columns(tokens: Sequence[Token]) -> set[str]:
 
 
 def _made_of(value: Sequence[Token]) -> str:
-    """The column that an expression copies, '' where it makes a string, ? where neither is known."""
+    """Return the column that an expression copies, '' if it makes a string, otherwise ?."""
     if len(value) == 1 and value[0].kind == "name":
         return value[0].text
     called = [token.text for token in flat(value)]

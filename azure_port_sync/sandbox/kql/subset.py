@@ -1,4 +1,4 @@
-"""Resource Graph's subset of Kusto: what it refuses although Kusto takes it."""
+"""Resource Graph's subset of Kusto, and its refusals of what Kusto takes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _check_tables(tokens: Sequence[Token]) -> None:
 
 
 def _check_spelling(tokens: Sequence[Token]) -> None:
-    """Kusto tells Tags from tags; DuckDB does not."""
+    """Refuse names in another casing: to Kusto, unlike DuckDB, Tags is not tags."""
     given = set(COLUMNS) | {
         token.text for token, after in itertools.pairwise(tokens) if token.kind == "name" and after.text == "="
     }

@@ -122,7 +122,7 @@ def _translate(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Plan
 
 
 def _columns(sql: str, parameters: Mapping[str, Any], db: duckdb.DuckDBPyConnection) -> tuple[tuple[str, str], ...]:
-    """The columns of a query with Resource Graph's types for them."""
+    """Return the columns of a query with Resource Graph's types for them."""
     try:
         described = db.execute(f"DESCRIBE {sql}", dict(parameters)).fetchall()
     except duckdb.Error as error:
@@ -140,7 +140,7 @@ def _to_sql(query: str, now: datetime) -> duckdb_kql.TranslationResult:
 
 
 def _pieces(tokens: Sequence[Token]) -> Iterator[str]:
-    """The tokens in the forms that the translator knows: a column named kind is quoted."""
+    """Yield the tokens in the forms that the translator knows: a column named kind is quoted."""
     for index, token in enumerate(tokens):
         before = tokens[index - 1].text if index else ""
         column = token.kind == "name" and token.text == "kind" and before not in {"join", "."}
@@ -148,7 +148,7 @@ def _pieces(tokens: Sequence[Token]) -> Iterator[str]:
 
 
 def _shape(query: str) -> str:
-    """`query` with empty string literals, and one for each list of them: its types, without its thousand ids."""
+    """Return `query` with empty string literals, and one for each list of them: its types, without its thousand ids."""
     tokens = tokenize(query)
     values = (
         "''" if token.kind == "string" and before.text != "[" else token.text  # ['kind'] is a name, not a value
@@ -161,7 +161,7 @@ def _shape(query: str) -> str:
 
 
 def _check_keys(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> None:
-    """Kusto sorts, groups and joins by scalars only, and joins like with like; the translator does not mind."""
+    """Refuse keys that are no scalars, or of two types in a join, as Kusto does; the translator takes them."""
     tokens = tokenize(query)
 
     def kinds(pipeline: str, keys: Sequence[str]) -> list[str]:
@@ -186,7 +186,7 @@ def _check_keys(query: str, now: datetime, db: duckdb.DuckDBPyConnection) -> Non
 
 
 def _keys(query: str, stage: Stage) -> list[str]:
-    """What a stage sorts or groups by, as text."""
+    """Return the keys that a stage sorts or groups by, as text."""
     operator = stage.tokens[0].text
     if operator == "distinct":
         first = 1
@@ -207,7 +207,7 @@ def _keys(query: str, stage: Stage) -> list[str]:
 
 
 def _join_keys(query: str, stage: Stage) -> tuple[list[str], list[str], str]:
-    """The keys of both sides of a join, and its right side, as text."""
+    """Return the keys of both sides of a join, and its right side, as text."""
     opening = next(index for index, token in enumerate(stage.tokens) if token.text == "(")
     on = max(index for index, token in enumerate(stage.tokens) if token.text == "on")
     left, right = [], []

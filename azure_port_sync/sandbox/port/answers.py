@@ -1,4 +1,4 @@
-"""What Port's hosts answer: the shapes of its OpenAPI file (github.com/port-labs/port-docs, `static/apispec.yaml`)."""
+"""Answers of Port's hosts, as its OpenAPI file has them (github.com/port-labs/port-docs, `static/apispec.yaml`)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from azure_port_sync.sandbox.port.limits import Allowance
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back over HTTP."""
+    """One answer over HTTP."""
 
     status: int
     body: Json
@@ -17,7 +17,7 @@ class Answer:
 
 
 def error_answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Answer:
-    """An error as Port's specification shapes it."""
+    """Return an error as Port's specification shapes it."""
     return Answer(status, {"ok": False, "error": code, "message": message}, headers or {})
 
 

@@ -61,13 +61,13 @@ class Failure:
 
 
 class Dependents:
-    """Who has a relation to whom."""
+    """The relations between entities, by the entity that they lead to."""
 
     def __init__(self) -> None:
         self._of: dict[Key, dict[Key, None]] = {}
 
     def clear(self) -> None:
-        """Nobody has a relation."""
+        """Forget all relations."""
         self._of.clear()
 
     def link(self, key: Key, targets: Iterable[Key]) -> None:
@@ -88,11 +88,11 @@ class Dependents:
         return list(self._of)
 
     def of(self, key: Key) -> list[Key]:
-        """Return those with a relation to this one."""
+        """Return the entities with a relation to this one."""
         return list(self._of.get(key, ()))
 
     def count(self, key: Key) -> int:
-        """Return how many have a relation to this one."""
+        """Return how many entities have a relation to this one."""
         return len(self._of.get(key, ()))
 
     def all_of(self, key: Key) -> Iterator[Key]:
@@ -135,7 +135,7 @@ class Catalog:
         self._dependents = Dependents()
 
     def clear(self) -> None:
-        """No entity and no trace of any; the blueprints stay."""
+        """Remove all entities and every trace of them; the blueprints stay."""
         with self.lock:
             for entities in self.entities.values():
                 entities.clear()
@@ -148,7 +148,7 @@ class Catalog:
             self.version += 1
 
     def remove_all(self) -> None:
-        """No blueprint, and so no entity either."""
+        """Remove all blueprints, and so all entities too."""
         with self.lock:
             self.clear()
             for part in (self.blueprints, self.entities, self.counts):
@@ -258,7 +258,7 @@ class Catalog:
         return self._dependents.count(key)
 
     def exists(self, key: Key) -> bool:
-        """Whether the catalog holds this entity."""
+        """Return whether the catalog holds this entity."""
         return key[1] in self.entities.get(key[0], {})
 
     def targets(self, entity: Entity) -> Iterator[tuple[str, Key]]:

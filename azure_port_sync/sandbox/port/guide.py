@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent.parent / "guide"
 
 
 class Guide:
-    """What the guide makes of an account, with a key and a secret of its own."""
+    """The set-up of an account by the guide, with a key and a secret of its own."""
 
     def __init__(self) -> None:
         self.key = secrets.token_urlsafe(16)

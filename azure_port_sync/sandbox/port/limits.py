@@ -23,7 +23,7 @@ class Throttle:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a throttle says to one request: its number in the window, and the seconds until that window ends.
+    """A throttle's verdict on one request: its number in the window, and the seconds until that window ends.
 
     `wait` is how long a request that came too soon after many others has to wait.
     """

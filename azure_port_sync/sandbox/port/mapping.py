@@ -17,7 +17,7 @@ import jq
 
 Json = dict[str, Any]
 
-#: Port reads so many items of a batch and drops the rest without a word.
+#: Port reads so many items of a batch and drops the rest silently.
 MAX_ITEMS = 500
 
 _SINGLE_QUOTE = re.compile(r"""(^|\s)'(?!\s|")|(?<![\s"])'(\s|$)""")
@@ -25,13 +25,13 @@ _NO_ENVIRONMENT = "def env: {}; {} as $ENV | "
 
 
 def requoted(expression: str) -> str:
-    """`expression` with those single quotes as double quotes that Port turns into such before it compiles."""
+    """Return `expression` with double quotes for the single quotes that Port turns into such before it compiles."""
     return _SINGLE_QUOTE.sub(r'\1"\2', expression)
 
 
 @lru_cache(maxsize=4096)
 def _as_one_value(expression: str) -> str:
-    """jq that gives the first output of `expression` on `$context`, and null where there is none or an error.
+    """Return jq that gives the first output of `expression` on `$context`, and null where there is none or an error.
 
     An expression that is no jq by itself is null: as a part of this it could close a parenthesis that it never opened.
     """
@@ -45,13 +45,13 @@ def _as_one_value(expression: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _program(expressions: tuple[str, ...]) -> Any:
-    """A program that gives the values of `expressions`, as a list, in each context of a list."""
+    """Return a program that gives the values of `expressions`, as a list, in each context of a list."""
     values = ", ".join(map(_as_one_value, expressions))
     return jq.compile(f"{_NO_ENVIRONMENT} .event as $event | [.own[] | ($event + .) as $context | [{values}]]")
 
 
 def evaluate(expressions: Sequence[str], event: str, own: Sequence[Json]) -> list[list[Any]]:
-    """What Port makes of each of `expressions`, in each context: the event with one of `own` besides.
+    """Return the values of all `expressions` in each context, which is the event with one of `own` besides.
 
     `event` is the JSON text ``{"body": ..., "headers": ..., "queryParams": ...}``.
     """
@@ -63,7 +63,7 @@ def evaluate(expressions: Sequence[str], event: str, own: Sequence[Json]) -> lis
 
 @dataclass(frozen=True)
 class Target:
-    """Where the records of a mapping go, and what is done there; `dependents` is whether a delete takes them along."""
+    """The blueprint of a mapping's records, and the operation; with `dependents` a delete takes those along."""
 
     blueprint: str
     operation: Literal["create", "delete"]
@@ -81,7 +81,7 @@ class Mappings:
             self._filters.setdefault(mapping.get("itemsToParse", ""), {})[number] = mapping.get("filter", "true")
 
     def records(self, event: str) -> Iterator[tuple[Target, Json]]:
-        """What becomes of an event, in the order of the mappings: ``{identifier, title, properties, relations}``."""
+        """Yield an event's records, in the order of the mappings: ``{identifier, title, properties, relations}``."""
         passed: dict[int, list[Json]] = {}
         for items, filters in self._filters.items():
             own = _items_of(items, event)
@@ -103,7 +103,7 @@ def target_of(mapping: Json) -> Target:
 
 
 def _items_of(items: str, event: str) -> list[Json]:
-    """What each context has besides the event: an item where a mapping parses items, otherwise nothing."""
+    """Return the part of each context beside the event: an item where a mapping parses items, otherwise nothing."""
     if not items:
         return [{}]
     ((found,),) = evaluate([items], event, [{}])

@@ -50,11 +50,11 @@ class Webhook:
         self._made = Mappings(self.mappings)
 
     def records(self, context: str) -> Iterator[tuple[Target, Json]]:
-        """What the mappings make of an event, in the order of the mappings."""
+        """Yield the records that the mappings make of an event, in their order."""
         return self._made.records(context)
 
     def signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
-        """Whether the event carries the signature this webhook asks for; without a secret it asks for none.
+        """Return whether the event carries the signature this webhook asks for; without a secret it asks for none.
 
         What Port does with a secret and no header's name is not documented; here no event is the right one then.
         """
@@ -105,11 +105,11 @@ class Port:
         self.webhooks[webhook.key] = webhook
 
     def webhook(self, identifier: str) -> Webhook | None:
-        """The webhook of this identifier."""
+        """Return the webhook of this identifier."""
         return next((one for one in self.webhooks.values() if one.identifier == identifier), None)
 
     def clear(self) -> None:
-        """An empty catalog, nothing counted, no limit; blueprints and webhooks stay."""
+        """Empty the catalog, set the counters to zero and lift the limit; blueprints and webhooks stay."""
         with self.catalog.lock:
             self.catalog.clear()
             self.requests.clear()
@@ -119,7 +119,7 @@ class Port:
             self.throttle(None)
 
     def remove_all(self) -> None:
-        """No blueprint, no entity and no webhook."""
+        """Remove all blueprints, entities and webhooks."""
         with self.catalog.lock:
             self.catalog.remove_all()
             self.webhooks.clear()
@@ -129,7 +129,7 @@ class Port:
         self._limiter = Limiter(self._clock, throttle) if throttle else None
 
     def ingest(self, key: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
-        """One `POST /{key}`."""
+        """Answer one `POST /{key}`."""
         with self.catalog.lock:
             answer = self._ingest(key, body, headers, query)
             self.requests[answer.status] += 1
@@ -137,7 +137,7 @@ class Port:
             return answer
 
     def counters(self) -> Json:
-        """What arrived and what became of it."""
+        """Return the numbers of what arrived, and of what became of it."""
         with self.catalog.lock:
             return {
                 "requests": {str(status): number for status, number in sorted(self.requests.items())},
@@ -189,11 +189,7 @@ class Port:
                     self.catalog.delete(target.blueprint, identifier, dependents=target.dependents)
                 else:
                     self.catalog.upsert(
-                        target.blueprint,
-                        identifier,
-                        record.get("title"),
-                        record["properties"],
-                        record["relations"],
+                        target.blueprint, identifier, record.get("title"), record["properties"], record["relations"]
                     )
             except RefusedError as reason:
                 self.catalog.refuse(target.blueprint, target.operation, identifier, str(reason))

@@ -1,9 +1,10 @@
-"""A request to Port's REST API as its routes see it."""
+"""A route of Port's REST API, and a request as it sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from azure_port_sync.sandbox.port.answers import invalid, not_found
+from azure_port_sync.sandbox.port.answers import Answer, invalid, not_found
 from azure_port_sync.sandbox.port.entity import Json
 
 
@@ -24,6 +25,16 @@ class Call:
         if value not in ("true", "false"):
             raise invalid(f"{name} is true or false")
         return value == "true"
+
+
+class RestRoute(NamedTuple):
+    """One route: the name by which its requests are counted, its address, its limit, and what answers it."""
+
+    name: str
+    method: str
+    path: str
+    throttle: str
+    answer: Callable[[Call], Answer]
 
 
 def known_blueprint(blueprints: Mapping[str, Json], call: Call) -> str:

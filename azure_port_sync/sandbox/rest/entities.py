@@ -2,13 +2,13 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 from azure_port_sync.sandbox.port.answers import Answer, RestError, fine, invalid, not_found, not_played
 from azure_port_sync.sandbox.port.entity import Entity, Json, MissingTargetError, RefusedError
 from azure_port_sync.sandbox.port.webhooks import Port
-from azure_port_sync.sandbox.rest.call import Call, known_blueprint
+from azure_port_sync.sandbox.rest.call import Call, RestRoute, known_blueprint
 from azure_port_sync.sandbox.rest.search import Search, cursor_of, search_of
 from azure_port_sync.sandbox.shapes import MAX_DELETED, MAX_UPSERTED, check_entity, entities_of, json_object, texts
 
@@ -26,16 +26,17 @@ class EntityRoutes:
         self._catalog = port.catalog
         self._ordered: dict[str, tuple[int, list[str]]] = {}
 
-    def handlers(self) -> dict[str, Callable[[Call], Answer]]:
-        """Return what answers each route."""
-        return {
-            "search": self._search,
-            "count": self._count,
-            "bulk_upsert": self._bulk_upsert,
-            "bulk_delete": self._bulk_delete,
-            "entity": self._entity,
-            "delete": self._delete,
-        }
+    def routes(self) -> tuple[RestRoute, ...]:
+        """Return the routes for entities."""
+        below = "blueprints/{blueprint}"
+        return (
+            RestRoute("search", "POST", f"{below}/entities/search", "search", self._search),
+            RestRoute("count", "GET", f"{below}/entities-count", "entities", self._count),
+            RestRoute("bulk_upsert", "POST", f"{below}/entities/bulk", "bulk upsert", self._bulk_upsert),
+            RestRoute("bulk_delete", "POST", f"{below}/bulk/entities/delete", "entities", self._bulk_delete),
+            RestRoute("entity", "GET", f"{below}/entities/{{entity}}", "entities", self._entity),
+            RestRoute("delete", "DELETE", f"{below}/entities/{{entity}}", "entities", self._delete),
+        )
 
     def _bulk_upsert(self, call: Call) -> Answer:
         """One body that does not fit the specification makes all of them a 422; what a blueprint refuses, only 207."""
@@ -55,7 +56,7 @@ class EntityRoutes:
         return Answer(207 if errors else 200, answer)
 
     def _write(self, blueprint: str, body: Json, *, merge: bool) -> bool:
-        """Write one entity; whether it is a new one."""
+        """Write one entity, and return whether it is a new one."""
         identifier = body["identifier"]
         old = self._catalog.entities[blueprint].get(identifier)
         created = old is None
@@ -74,7 +75,9 @@ class EntityRoutes:
         return created
 
     def _entity(self, call: Call) -> Answer:
-        return fine(entity=_whole(self._found(call)))
+        entity = self._found(call)
+        shown = {"identifier": entity.identifier, "properties": entity.properties, "relations": entity.relations}
+        return fine(entity=shown if entity.title is None else shown | {"title": entity.title})
 
     def _found(self, call: Call) -> Entity:
         entity = self._catalog.entities[known_blueprint(self._catalog.blueprints, call)].get(call.path["entity"])
@@ -84,9 +87,8 @@ class EntityRoutes:
 
     def _delete(self, call: Call) -> Answer:
         dependents = call.flag("delete_dependents", needed=True)
-        self._delete_all(
-            known_blueprint(self._catalog.blueprints, call), [self._found(call).identifier], dependents=dependents
-        )
+        entity = self._found(call)
+        self._delete_all(entity.blueprint, [entity.identifier], dependents=dependents)
         return fine()
 
     def _bulk_delete(self, call: Call) -> Answer:
@@ -134,14 +136,9 @@ class EntityRoutes:
 
 
 def _merges(call: Call) -> bool:
-    """Whether an upsert merges into the entity there is, or replaces it."""
+    """Return whether an upsert merges into the entity there is; otherwise it replaces it."""
     upsert, merge = call.flag("upsert", needed=True), call.flag("merge")
     create, validate = call.flag("create_missing_related_entities"), call.flag("validation_only")
     if not upsert or create or validate:
         raise not_played("an upsert that does not update, that creates what is missing, or that only validates")
     return merge
-
-
-def _whole(entity: Entity) -> Json:
-    shown = {"identifier": entity.identifier, "properties": entity.properties, "relations": entity.relations}
-    return shown if entity.title is None else shown | {"title": entity.title}

@@ -4,7 +4,6 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import unquote
@@ -18,7 +17,7 @@ from azure_port_sync.sandbox.port.answers import Answer, RestError, error_answer
 from azure_port_sync.sandbox.port.entity import Clock
 from azure_port_sync.sandbox.port.limits import Allowance, Limiter, Throttle
 from azure_port_sync.sandbox.port.webhooks import Port
-from azure_port_sync.sandbox.rest.call import Call
+from azure_port_sync.sandbox.rest.call import Call, RestRoute
 from azure_port_sync.sandbox.rest.entities import EntityRoutes
 from azure_port_sync.sandbox.rest.model import ModelRoutes
 from azure_port_sync.sandbox.shapes import json_object
@@ -37,33 +36,6 @@ PUBLISHED_THROTTLES = {
 }
 
 ResetForm = Literal["epoch", "seconds"]
-
-
-@dataclass(frozen=True)
-class _Route:
-    """Where a request goes; `name` is how it is counted."""
-
-    name: str
-    method: str
-    path: str
-    throttle: str
-
-
-_ROUTES = (
-    _Route("token", "POST", "auth/access_token", "unauthenticated"),
-    _Route("create_blueprint", "POST", "blueprints", "blueprints"),
-    _Route("blueprint", "GET", "blueprints/{blueprint}", "blueprints"),
-    _Route("patch_blueprint", "PATCH", "blueprints/{blueprint}", "blueprints"),
-    _Route("webhooks", "GET", "webhooks", "other"),
-    _Route("create_webhook", "POST", "webhooks", "other"),
-    _Route("patch_webhook", "PATCH", "webhooks/{webhook}", "other"),
-    _Route("search", "POST", "blueprints/{blueprint}/entities/search", "search"),
-    _Route("count", "GET", "blueprints/{blueprint}/entities-count", "entities"),
-    _Route("bulk_upsert", "POST", "blueprints/{blueprint}/entities/bulk", "bulk upsert"),
-    _Route("bulk_delete", "POST", "blueprints/{blueprint}/bulk/entities/delete", "entities"),
-    _Route("entity", "GET", "blueprints/{blueprint}/entities/{entity}", "entities"),
-    _Route("delete", "DELETE", "blueprints/{blueprint}/entities/{entity}", "entities"),
-)
 
 
 class Rest:
@@ -88,7 +60,8 @@ class Rest:
         entities = EntityRoutes(port)
         self.items = entities.items
         model = ModelRoutes(port, ingest_url)
-        self._handlers = {"token": self._token, **model.handlers(), **entities.handlers()}
+        token = RestRoute("token", "POST", "auth/access_token", "unauthenticated", self._token)
+        self._routes = (token, *model.routes(), *entities.routes())
         self.throttle(None)
 
     def throttle(self, throttle: Throttle | None) -> None:
@@ -100,24 +73,39 @@ class Rest:
 
     @property
     def tokens(self) -> list[str]:
-        """Those that have been given out, and are good."""
+        """The tokens that have been given out and are good."""
         return list(self._tokens)
 
     def revoke_tokens(self) -> None:
-        """No token that was given out is good any more."""
+        """Refuse all tokens that have been given out."""
         with self._lock:
             self._tokens.clear()
 
     def clear(self) -> None:
-        """Nothing counted, the published limits; tokens stay good."""
+        """Set the counters to zero and the limits to the published ones; tokens stay good."""
         with self._lock:
             self.requests.clear()
             self.items.clear()
             self.reset_form = "epoch"
             self.throttle(None)
 
-    def serve(self, route: _Route, call: Call) -> Answer:
-        """One request."""
+    def find(self, method: str, raw_path: str) -> tuple[RestRoute, dict[str, str]] | None:
+        """Return the route of a request and what its path names.
+
+        The path is taken apart as it was sent: an identifier's own slashes must be encoded.
+        """
+        sent = raw_path.removeprefix("/v1/").split("/")
+        for route in self._routes:
+            wanted = route.path.split("/")
+            if route.method != method or len(wanted) != len(sent):
+                continue
+            pairs = list(zip(wanted, sent, strict=True))
+            if all(have and (want.startswith("{") or want == have) for want, have in pairs):
+                return route, {want.strip("{}"): unquote(have) for want, have in pairs if want.startswith("{")}
+        return None
+
+    def serve(self, route: RestRoute, call: Call) -> Answer:
+        """Answer one request."""
         with self._lock:
             allowance = self._limiters[route.throttle].take()
             answer = too_many_requests(allowance) or self._answer(route, call)
@@ -134,11 +122,11 @@ class Rest:
             "x-ratelimit-reset": str(math.ceil(until)),
         }
 
-    def _answer(self, route: _Route, call: Call) -> Answer:
+    def _answer(self, route: RestRoute, call: Call) -> Answer:
         try:
             if route.name != "token":
                 self._check_token(call.authorization)
-            return self._handlers[route.name](call)
+            return route.answer(call)
         except RestError as error:
             return error.answer
 
@@ -170,7 +158,7 @@ def rest_app(rest: Rest) -> Starlette:
     """Port's API host over HTTP, below `/v1`."""
 
     async def serve(request: Request) -> Response:
-        found = _find(request.method, request.scope["raw_path"].decode(errors="replace"))
+        found = rest.find(request.method, request.scope["raw_path"].decode(errors="replace"))
         if found is None:
             answer = error_answer(404, "not_found", "There is no such route")
         else:
@@ -180,16 +168,3 @@ def rest_app(rest: Rest) -> Starlette:
         return JSONResponse(answer.body, answer.status, answer.headers)
 
     return Starlette(routes=[Route("/{path:path}", serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])])
-
-
-def _find(method: str, raw_path: str) -> tuple[_Route, dict[str, str]] | None:
-    """The route of a request. Its path is taken apart as it was sent: an identifier's own slashes must be encoded."""
-    sent = raw_path.removeprefix("/v1/").split("/")
-    for route in _ROUTES:
-        wanted = route.path.split("/")
-        if route.method != method or len(wanted) != len(sent):
-            continue
-        pairs = list(zip(wanted, sent, strict=True))
-        if all(have and (want.startswith("{") or want == have) for want, have in pairs):
-            return route, {want.strip("{}"): unquote(have) for want, have in pairs if want.startswith("{")}
-    return None

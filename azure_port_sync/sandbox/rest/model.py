@@ -6,7 +6,7 @@ from collections.abc import Callable
 from azure_port_sync.sandbox.port.answers import Answer, fine, invalid, not_found, not_played, taken
 from azure_port_sync.sandbox.port.entity import Json
 from azure_port_sync.sandbox.port.webhooks import Port, Webhook
-from azure_port_sync.sandbox.rest.call import Call, known_blueprint
+from azure_port_sync.sandbox.rest.call import Call, RestRoute, known_blueprint
 from azure_port_sync.sandbox.shapes import check_blueprint, check_webhook, json_object
 
 _WEBHOOK_ABOUT: tuple[str, ...] = ("title", "description", "icon", "integrationType")
@@ -20,16 +20,16 @@ class ModelRoutes:
         self._catalog = port.catalog
         self._ingest_url = ingest_url
 
-    def handlers(self) -> dict[str, Callable[[Call], Answer]]:
-        """Return what answers each route."""
-        return {
-            "create_blueprint": self._create_blueprint,
-            "blueprint": self._blueprint,
-            "patch_blueprint": self._patch_blueprint,
-            "webhooks": self._webhooks,
-            "create_webhook": self._create_webhook,
-            "patch_webhook": self._patch_webhook,
-        }
+    def routes(self) -> tuple[RestRoute, ...]:
+        """Return the routes for the data model."""
+        return (
+            RestRoute("create_blueprint", "POST", "blueprints", "blueprints", self._create_blueprint),
+            RestRoute("blueprint", "GET", "blueprints/{blueprint}", "blueprints", self._blueprint),
+            RestRoute("patch_blueprint", "PATCH", "blueprints/{blueprint}", "blueprints", self._patch_blueprint),
+            RestRoute("webhooks", "GET", "webhooks", "other", self._webhooks),
+            RestRoute("create_webhook", "POST", "webhooks", "other", self._create_webhook),
+            RestRoute("patch_webhook", "PATCH", "webhooks/{webhook}", "other", self._patch_webhook),
+        )
 
     # -- blueprints
 
@@ -63,12 +63,6 @@ class ModelRoutes:
 
     # -- webhooks
 
-    def _found_webhook(self, call: Call) -> Webhook:
-        webhook = self._port.webhook(call.path["webhook"])
-        if webhook is None:
-            raise not_found(f"There is no webhook {call.path['webhook']!r}")
-        return webhook
-
     def _show_webhook(self, webhook: Webhook) -> Json:
         """A webhook with all that was sent of it, its secret too: that Port hides the secret is not documented."""
         return {**_sent(webhook), "webhookKey": webhook.key, "url": self._ingest_url(webhook.key)}
@@ -90,7 +84,9 @@ class ModelRoutes:
 
         How deep Port merges is not documented; a client that always sends whole parts is right either way.
         """
-        old = self._found_webhook(call)
+        old = self._port.webhook(call.path["webhook"])
+        if old is None:
+            raise not_found(f"There is no webhook {call.path['webhook']!r}")
         return self._take_webhook(old.key, _renamed_never(_sent(old) | json_object(call.body), old.identifier))
 
     def _take_webhook(self, key: str, body: Json, status: int = 200) -> Answer:

@@ -1,4 +1,4 @@
-"""What the principal can read: which subscriptions and groups, and which of them a request looks at."""
+"""Access: the subscriptions and groups that the principal can read, and those of them that a request looks at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scope:
-    """What a request looks at: these subscriptions, what is below these management groups, or (neither) everything."""
+    """The scope of a request: these subscriptions, all below these management groups, or (neither) everything."""
 
     subscriptions: tuple[str, ...] | None = None
     management_groups: tuple[str, ...] | None = None
@@ -16,7 +16,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Access:
-    """How much of a subscription can be read, and the management groups above it (lower-cased, nearest first)."""
+    """The readable part of a subscription, and the management groups above it (lower-cased, nearest first)."""
 
     management_groups: tuple[str, ...]
     readable: bool = True
@@ -59,7 +59,7 @@ def _in_scope(accesses: Accesses, scope: Scope) -> Iterator[tuple[str, Access]]:
 
 
 def _management_groups_below(scope: Scope) -> str:
-    """The rows of management groups, which lie in no subscription."""
+    """Return the condition of the rows of management groups, which lie in no subscription."""
     if scope.management_groups is None:
         return "sub = ''"
     return (

@@ -1,4 +1,4 @@
-"""Change records: what Resource Graph says of one create, update or delete.
+"""Change records: one for each create, update or delete, as Resource Graph has it.
 
 The shapes are those of learn.microsoft.com/azure/governance/resource-graph/changes/get-resource-changes and of recorded
 responses; the records of containers have the same.
@@ -25,7 +25,7 @@ _CLIENTS = ("Azure Portal", "ARM Template", "CLI", "PowerShell", "Unspecified")
 
 @dataclass(frozen=True)
 class Action:
-    """Who did something, when, and through what: shared by all records of one action."""
+    """One action: its instant, its author and the client that it came through, shared by all of its records."""
 
     at: datetime
     changed_by: str

@@ -13,17 +13,7 @@ SUBSCRIPTION = "microsoft.resources/subscriptions"
 GROUP = "microsoft.resources/subscriptions/resourcegroups"
 MANAGEMENT_GROUP = "microsoft.management/managementgroups"
 
-STRINGS = (
-    "id",
-    "name",
-    "type",
-    "tenantId",
-    "kind",
-    "location",
-    "resourceGroup",
-    "subscriptionId",
-    "managedBy",
-)
+STRINGS = ("id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy")
 DYNAMICS = ("sku", "plan", "properties", "tags", "identity", "zones", "extendedLocation")
 COLUMNS = STRINGS + DYNAMICS
 
@@ -39,7 +29,7 @@ _GROUP_HABITS: dict[str, Callable[[str], str]] = {
 
 
 class TenantError(Exception):
-    """What was asked of the tenant cannot be; the message says why."""
+    """The tenant cannot do this; the message says why."""
 
 
 class RowMaker:

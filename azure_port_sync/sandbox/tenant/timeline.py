@@ -1,4 +1,4 @@
-"""What happens to rows, and when Resource Graph shows it: each change is recorded and shown after delays of its own."""
+"""The changes of rows over time: each is recorded, and shown by Resource Graph, after delays of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Timeline:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is delayed, and no row has a twin."""
+        """Delay nothing, and leave no row a twin."""
         #: By the key of a row: what each of its twins has in place of its columns.
         self.twins: dict[str, list[Mapping[str, Any]]] = {}
         self._record_delay: Delay = (0, 0)

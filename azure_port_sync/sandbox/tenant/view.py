@@ -1,6 +1,6 @@
-"""What there is to read of the tenant: what Resource Graph shows at an instant, and what is true.
+"""A tenant as it is read: the rows that Resource Graph shows at an instant, and those that are true.
 
-The product reads the first over HTTP. The second is for oracles, which compare a catalog with what really exists.
+The product reads the first over HTTP. The second are for oracles, which compare a catalog with what really exists.
 """
 
 from __future__ import annotations
