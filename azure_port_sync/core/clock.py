@@ -12,7 +12,11 @@ class Clock(Protocol):
     """The time and the waiting that a sync depends on."""
 
     def now(self) -> datetime:
-        """The present instant, timezone-aware, in UTC."""
+        """The present instant, timezone-aware, in UTC; it jumps when somebody sets the machine's clock."""
+        ...
+
+    def elapsed(self) -> timedelta:
+        """The time since some fixed instant, which never jumps: for pauses and deadlines."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -25,6 +29,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def elapsed(self) -> timedelta:
+        return timedelta(seconds=time.monotonic())
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -65,12 +65,12 @@ def verify(
     `in_ledger` is the number of entities in the ledger by kind, `sample` rows with `kind`, `identifier` and `data`.
     Raises PortError when Port's API cannot be asked.
     """
-    ends = clock.now() + PATIENCE
+    ends = clock.elapsed() + PATIENCE
     while True:
         in_port = Counter({kind: api.count(blueprint) for kind, blueprint in packaged_blueprints().items()})
         differences = [line for row in sample for line in _differences(api, mapping, row)]
         found = Verification(in_port, Counter(in_ledger), len(sample), differences)
-        if found.equal or clock.now() >= ends:
+        if found.equal or clock.elapsed() >= ends:
             return found
         clock.sleep(_COMPARE_AGAIN_SECONDS)
 

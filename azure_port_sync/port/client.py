@@ -76,7 +76,7 @@ class ApiClient:
         self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
         self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
         self._token: Token | None = None
-        self._renew_at = clock.now()
+        self._renew_at = clock.elapsed()
         self._token_lock = threading.Lock()
 
     def close(self) -> None:
@@ -117,10 +117,10 @@ class ApiClient:
         """Return the header that authorizes a request; another one than `refused`."""
         with self._token_lock:
             token = self._token
-            if token is None or token.authorization == refused or self._clock.now() >= self._renew_at:
+            if token is None or token.authorization == refused or self._clock.elapsed() >= self._renew_at:
                 token = self._token = self._sign_in()
                 life = timedelta(seconds=token.expires_in)
-                self._renew_at = self._clock.now() + life - _RENEWED_BEFORE_ITS_END
+                self._renew_at = self._clock.elapsed() + life - _RENEWED_BEFORE_ITS_END
             return token.authorization
 
     def _sign_in(self) -> Token:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.clock import Clock, wait_in_words
 from azure_port_sync.port.failures import RefusedError, TransientError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Flow:
         self._paused_because = ""
         self._clock = clock
         self._lock = threading.Lock()
-        self._succeeded_at = self._paused_until = self._log_at = self._announced_until = clock.now()
+        self._succeeded_at = self._paused_until = self._log_at = self._announced_until = clock.elapsed()
 
     def stop(self) -> None:
         """Begin no further request, for good; what waits for its turn ends within a second."""
@@ -70,13 +70,13 @@ class Flow:
     def restart_deadline(self) -> None:
         """Measure the time without a success from now on: requests begin, or Port has answered one."""
         with self._lock:
-            self._succeeded_at = self._clock.now()
+            self._succeeded_at = self._clock.elapsed()
             self._given_up = 0
 
     @property
     def time_left(self) -> float:
         """Seconds until the deadline."""
-        return (self._succeeded_at + self.deadline - self._clock.now()).total_seconds()
+        return (self._succeeded_at + self.deadline - self._clock.elapsed()).total_seconds()
 
     def call(self, attempt: Callable[[], _T], heartbeat: Callable[[], None], *, together: bool = False) -> _T:
         """Return what `attempt` returns; it is called again after each TransientError, with jitter and as Port asks.
@@ -87,7 +87,7 @@ class Flow:
         the last TransientError is raised. Raises StoppedError after `stop`.
         """
         number = failed = 0
-        failed_first = self._clock.now()
+        failed_first = self._clock.elapsed()
         while True:
             try:
                 self._wait_for_pause()
@@ -106,7 +106,7 @@ class Flow:
                 return result
             if error.alone:
                 failed += 1
-                failed_first = self._clock.now() if failed == 1 else failed_first
+                failed_first = self._clock.elapsed() if failed == 1 else failed_first
             if self._keeps_failing(failed, others_succeed=self._succeeded_at > failed_first, together=together):
                 raise KeptFailingError(str(error))
             if self.time_left <= 0:
@@ -131,7 +131,7 @@ class Flow:
     def pause(self, seconds: float, why: str = "it asks for time") -> None:
         """Let all requests wait for so long, as Port asks; never past the deadline."""
         seconds = min(seconds, self.deadline.total_seconds())
-        until = self._clock.now() + timedelta(seconds=seconds)
+        until = self._clock.elapsed() + timedelta(seconds=seconds)
         with self._lock:
             self._paused_until = max(self._paused_until, until)
             self._paused_because = why
@@ -139,7 +139,7 @@ class Flow:
 
     def _wait_for_pause(self) -> None:
         # In a loop: while this one slept, another may have been asked to wait for longer.
-        while (left := (self._paused_until - self._clock.now()).total_seconds()) > 0:
+        while (left := (self._paused_until - self._clock.elapsed()).total_seconds()) > 0:
             left = min(left, self.time_left, _SLICE_SECONDS)
             if left <= 0:
                 raise TransientError(self._paused_because)
@@ -164,7 +164,7 @@ class Flow:
         if error.wait:
             self.pause(error.wait, str(error))
         self._announce_wait(str(error), backoff)
-        now = self._clock.now()
+        now = self._clock.elapsed()
         with self._lock:
             self.retries += 1
             logs = now >= self._log_at
@@ -175,14 +175,14 @@ class Flow:
 
     def _announce_wait(self, reason: str, seconds: float) -> None:
         """Log a long wait with its end; those of other requests that end about then need no line of their own."""
-        now = self._clock.now()
+        now = self._clock.elapsed()
         until = now + timedelta(seconds=seconds)
         with self._lock:
             if until - max(now, self._announced_until) <= _LOG_EVERY:
                 return
             self._announced_until = until
             self._log_at = max(self._log_at, now + _LOG_EVERY)
-        logger.warning("%s: %s; waiting until %s UTC", self._name, reason, f"{until:%H:%M:%S}")
+        logger.warning("%s: %s; waiting %s", self._name, reason, wait_in_words(self._clock, seconds))
 
 
 def _backoff(number: int) -> float:

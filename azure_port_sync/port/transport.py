@@ -105,7 +105,7 @@ def send_request(
     timeouts: Timeouts,
 ) -> Response | Broken:
     """Send one request. Redirects are not followed: they would carry a token, or what is sent, to an unnamed host."""
-    ends = clock.now() + timeouts.whole
+    ends = clock.elapsed() + timeouts.whole
     try:
         # Prepared here: a session that merges its settings into each request takes as long as the rest of it.
         request = requests.Request(method, url, data=body, headers={**session.headers, **headers}).prepare()
@@ -124,7 +124,7 @@ def send_request(
                 size += len(part)
                 if size > MAX_RESPONSE_BYTES:
                     return Broken.TOO_LARGE
-                if clock.now() > ends:
+                if clock.elapsed() > ends:
                     return Broken.TOO_SLOW
             return Response(response.status_code, response.headers, b"".join(parts), len(body or b""))
     except (requests.RequestException, HTTPError) as error:

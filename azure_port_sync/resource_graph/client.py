@@ -183,12 +183,12 @@ class ResourceGraph:
             return sign_in_failure(error.inner)
 
     def _keep_trying(self, once: Callable[[], T | Failure]) -> T:
-        started = self.clock.now()
+        started = self.clock.elapsed()
         for attempt in count():
             outcome = once()
             if not isinstance(outcome, Failure):
                 return outcome
-            tried = self.clock.now() - started
+            tried = self.clock.elapsed() - started
             if outcome.row.treatment is not Treatment.RETRY or tried >= self._deadline:
                 raise outcome.error(after=tried)
             self._wait(outcome, attempt, longest=self._deadline - tried)

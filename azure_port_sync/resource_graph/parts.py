@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from azure_port_sync.core.clock import Clock
@@ -116,12 +116,12 @@ class _Progress:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._reported_at: datetime = clock.now()
+        self._reported_at = clock.elapsed()
         self._rows = 0
 
     def report(self, rows: int, left: int) -> None:
         self._rows += rows
-        now = self._clock.now()
+        now = self._clock.elapsed()
         if now - self._reported_at >= _PROGRESS:
             self._reported_at = now
             logger.info("Azure: %s rows read, %s requests to go", f"{self._rows:,}", f"{left:,}")

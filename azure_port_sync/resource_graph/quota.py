@@ -10,7 +10,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from azure_port_sync.core.clock import NOTABLE_SECONDS, Clock, wait_in_words
 
@@ -38,8 +38,8 @@ class QuotaLimiter:
         self._lock = threading.Lock()
         self._capacity = DOCUMENTED_REQUESTS
         self._in_flight = 0
-        self._answered: deque[datetime] = deque()
-        self._closed_until: datetime | None = None
+        self._answered: deque[timedelta] = deque()
+        self._closed_until: timedelta | None = None
         #: Seconds that requests have waited here, summed over threads.
         self.waited_seconds = 0.0
 
@@ -52,7 +52,7 @@ class QuotaLimiter:
         """Count an answer (or the failure of a request: no headers), and take in what it says about the quota."""
         remaining, resets_after = quota_of(headers)
         with self._lock:
-            now = self._clock.now()
+            now = self._clock.elapsed()
             self._in_flight -= 1
             self._answered.append(now)
             if remaining is None:
@@ -68,7 +68,7 @@ class QuotaLimiter:
 
     def _take_or_wait(self) -> float:
         with self._lock:
-            now = self._clock.now()
+            now = self._clock.elapsed()
             opens = self._closed_until or now
             if self._used(now) >= self._capacity:
                 opens = max(opens, self._answered[0] + DOCUMENTED_PERIOD if self._answered else now + _A_MOMENT)
@@ -79,7 +79,7 @@ class QuotaLimiter:
             self.waited_seconds += seconds
             return seconds
 
-    def _used(self, now: datetime) -> int:
+    def _used(self, now: timedelta) -> int:
         while self._answered and self._answered[0] <= now - DOCUMENTED_PERIOD:
             self._answered.popleft()
         return self._in_flight + len(self._answered)

@@ -42,7 +42,7 @@ class BoundedTransport(RequestsTransport):  # type: ignore[misc]
 
     def send(self, request: Any, **options: Any) -> Any:
         """Return the response to a request, with its body."""
-        ends = self._clock.now() + WHOLE_ANSWER
+        ends = self._clock.elapsed() + WHOLE_ANSWER
         response = super().send(request, **{**options, "stream": True})
         inner: requests.Response = response.internal_response
         body = io.BytesIO()
@@ -51,7 +51,7 @@ class BoundedTransport(RequestsTransport):  # type: ignore[misc]
                 body.write(part)
                 if body.tell() > MAX_BODY:
                     raise exceptions.ServiceResponseError(f"the answer was larger than {MAX_BODY >> 20} MiB")
-                if self._clock.now() > ends:
+                if self._clock.elapsed() > ends:
                     minutes = WHOLE_ANSWER // timedelta(minutes=1)
                     raise exceptions.ServiceResponseError(f"the answer was not whole after {minutes} minutes")
         except HTTPError as error:

@@ -5,7 +5,6 @@ than it holds the lease.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from operator import attrgetter
 
 import sqlalchemy as sa
@@ -37,13 +36,12 @@ class DeliveryLedger:
         self._facts = facts
         self._plan = plan
         self._lock = threading.Lock()
-        self._renewed_at = database.clock.now()
+        self._renewed_at = database.clock.elapsed()
 
     def renew_lease(self) -> None:
         """Renew the lease when half of it has passed. To be called before each request."""
         with self._lock:
-            passed = self._database.clock.now() - self._renewed_at
-            if not timedelta(0) <= passed < LEASE / 2:  # less than nothing: the clock has jumped back
+            if self._database.clock.elapsed() - self._renewed_at >= LEASE / 2:
                 with self._write():
                     pass
 
@@ -122,7 +120,7 @@ class DeliveryLedger:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        now = self._database.clock.now()
+        now = self._database.clock.elapsed()
         with self._database.write() as connection:
             self._lease.renew(connection, self._plan)
             yield connection

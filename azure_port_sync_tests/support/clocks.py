@@ -28,6 +28,9 @@ class SteppedClock:
     def now(self) -> datetime:
         return self._clock.now() + self.ahead
 
+    def elapsed(self) -> timedelta:
+        return self._clock.now() - NOW
+
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self._clock.advance(timedelta(seconds=seconds))
@@ -53,6 +56,9 @@ class StillClock:
     def now(self) -> datetime:
         with self._lock:
             return self._now
+
+    def elapsed(self) -> timedelta:
+        return self.now() - NOW
 
     def sleep(self, seconds: float) -> None:
         with self._lock:
