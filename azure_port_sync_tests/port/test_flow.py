@@ -105,7 +105,7 @@ def test_a_long_wait_is_one_line_with_its_reason_and_its_end(
     flow: Flow, clock: SteppedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert flow.call(Request(1, wait=40, alone=False), _nothing) == "done"
-    assert caplog.messages == ["Port: it answered 503; waiting until 10:00:40 UTC"]
+    assert caplog.messages == ["Port: it answered 503; waiting 40 s, until 10:00:40 UTC"]
     caplog.clear()
     flow.pause(40, "it asks for time")
     flow.pause(45, "it asks for time")  # as another request was asked in the same moment
@@ -115,7 +115,7 @@ def test_a_long_wait_is_one_line_with_its_reason_and_its_end(
 def test_no_wait_is_silent_for_long(flow: Flow, clock: SteppedClock, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(TransientError):
         flow.call(Request(None, alone=False), _nothing)
-    ends = [datetime.fromisoformat(f"2026-11-23T{line[-12:-4]}") for line in caplog.messages if "waiting until" in line]
+    ends = [datetime.fromisoformat(f"2026-11-23T{line[-12:-4]}") for line in caplog.messages if "; waiting " in line]
     assert len(ends) >= 10
     assert all(later - earlier <= timedelta(seconds=70) for earlier, later in pairwise(ends))
 
