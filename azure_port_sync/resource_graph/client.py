@@ -88,12 +88,14 @@ class QueryScope:
 class Response:
     """The response to one query; `complete` says whether its rows are the whole result, of `total_records` rows.
 
-    One that is too large to be sent is not complete, and has no rows.
+    One that is too large to be sent is not complete, and has no rows. `refused` are the subscriptions of a request of
+    which Azure lets this principal read none.
     """
 
     rows: list[Any]
     total_records: int
     complete: bool
+    refused: Sequence[str] = ()
 
 
 class ResourceGraph:
