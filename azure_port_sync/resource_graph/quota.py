@@ -70,6 +70,8 @@ class QuotaLimiter:
         with self._lock:
             now = self._clock.now()
             opens = self._closed_until or now
+            if opens > now + _LONGEST_WAIT:  # nothing closes it for so long: the clock has jumped back
+                opens = now
             if self._used(now) >= self._capacity:
                 opens = max(opens, self._answered[0] + DOCUMENTED_PERIOD if self._answered else now + _A_MOMENT)
             if opens <= now:
@@ -80,27 +82,32 @@ class QuotaLimiter:
             return seconds
 
     def _used(self, now: datetime) -> int:
-        while self._answered and self._answered[0] <= now - DOCUMENTED_PERIOD:
+        # An answer that is still to come is from before the clock jumped back.
+        while self._answered and not now - DOCUMENTED_PERIOD < self._answered[0] <= now:
             self._answered.popleft()
         return self._in_flight + len(self._answered)
 
 
 def quota_of(headers: Mapping[str, str]) -> tuple[int | None, timedelta | None]:
     """Return the rest of the quota and the time until it resets; None for a figure that the headers do not give."""
-    remaining = headers.get("x-ms-user-quota-remaining", "")
-    return (int(remaining) if remaining.isdigit() else None), _hh_mm_ss(headers)
+    return _number(headers, "x-ms-user-quota-remaining"), _hh_mm_ss(headers)
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     """Return the wait that a throttled answer asks for: the longer of its two headers; None if it carries neither."""
-    seconds = headers.get("Retry-After", "")
-    asked = [timedelta(seconds=int(seconds))] if seconds.isdigit() else []
+    seconds = _number(headers, "Retry-After")
+    asked = [] if seconds is None else [timedelta(seconds=seconds)]
     resets_after = _hh_mm_ss(headers)
     return max([*asked, resets_after] if resets_after else asked, default=None)
 
 
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None  # what is longer fits into no timedelta
+
+
 def _hh_mm_ss(headers: Mapping[str, str]) -> timedelta | None:
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d)", headers.get("x-ms-user-quota-resets-after", ""))
+    found = re.fullmatch(r"(\d{1,6}):(\d\d):(\d\d)", headers.get("x-ms-user-quota-resets-after", ""))
     if found is None:
         return None
     hours, minutes, seconds = map(int, found.groups())
