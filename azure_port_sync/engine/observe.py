@@ -67,7 +67,8 @@ class Survey:
         """Run the observers of the plan's mode, each on what those before it have read.
 
         Azure silently leaves out what may not be read: a subscription that was lost meanwhile, whole or but for a
-        group, looks like one that is empty. So all are asked for once more at the end.
+        group, looks like one that is empty. So all are asked for once more at the end; one that was refused to any read
+        may answer again by then, and its rows are missing all the same.
         """
         for observer in STRATEGIES[self.plan.mode]:
             for read in observer(self):
@@ -78,6 +79,7 @@ class Survey:
         whole, partly = asked & self.containers.whole, asked - self.containers.whole
         silent = whole - self.reader.readable(whole, whole=True)
         silent |= partly - self.reader.readable(partly)
+        silent |= asked & {one for read in self.reads for one in read.result.refused}
         found = self.candidates
         deleted = found[(found["kind"] == Kind.SUBSCRIPTION) & (found["change_type"] == DELETE_RECORD)]
         subscriptions = self.containers.subscriptions.without(deleted["subscription_id"], silent, self.now)

@@ -12,6 +12,7 @@ body that is not Azure's than the answer itself says.
 import base64
 import json
 import logging
+import math
 import random
 import re
 import threading
@@ -88,12 +89,14 @@ class QueryScope:
 class Response:
     """The response to one query; `complete` says whether its rows are the whole result, of `total_records` rows.
 
-    One that is too large to be sent is not complete, and has no rows.
+    One that is too large to be sent is not complete, and has no rows. `refused` are the subscriptions of a request of
+    which Azure lets this principal read none.
     """
 
     rows: list[Any]
     total_records: int
     complete: bool
+    refused: Sequence[str] = ()
 
 
 class ResourceGraph:
@@ -288,12 +291,22 @@ def _response(answer: HttpResponse) -> Response | None:
         return None
     text = answer.content.decode("utf-8-sig", errors="replace")
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
         if _HALF_A_PAIR.search(text):  # half of a surrogate pair, which UTF-8 cannot carry, becomes U+FFFD
             whole = json.dumps(content, ensure_ascii=False).encode("utf-16", errors="surrogatepass")
             content = json.loads(whole.decode("utf-16", errors="replace"))
         rows, total = content["data"], content["totalRecords"]
         complete = content.get("$skipToken") is None and str(content["resultTruncated"]).lower() == "false"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return Response(rows, total, complete) if isinstance(rows, list) and isinstance(total, int) else None
+
+
+def _finite(text: str) -> float | None:
+    """Return a number; None for NaN and for what no double holds, because JSON has no word for either."""
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _whole(text: str) -> int | None:
+    return None if _finite(text) is None else int(text)

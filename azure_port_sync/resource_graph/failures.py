@@ -201,7 +201,7 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
         error = json.loads(body)["error"]
         inner = error.get("details") or [error]
         return [(str(one.get("code") or ""), str(one.get("message") or "")) for one in inner]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
 
 

@@ -87,20 +87,24 @@ class QuotaLimiter:
 
 def quota_of(headers: Mapping[str, str]) -> tuple[int | None, timedelta | None]:
     """Return the rest of the quota and the time until it resets; None for a figure that the headers do not give."""
-    remaining = headers.get("x-ms-user-quota-remaining", "")
-    return (int(remaining) if remaining.isdigit() else None), _hh_mm_ss(headers)
+    return _number(headers, "x-ms-user-quota-remaining"), _hh_mm_ss(headers)
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     """Return the wait that a throttled answer asks for: the longer of its two headers; None if it carries neither."""
-    seconds = headers.get("Retry-After", "")
-    asked = [timedelta(seconds=int(seconds))] if seconds.isdigit() else []
+    seconds = _number(headers, "Retry-After")
+    asked = [] if seconds is None else [timedelta(seconds=seconds)]
     resets_after = _hh_mm_ss(headers)
     return max([*asked, resets_after] if resets_after else asked, default=None)
 
 
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None  # what is longer fits into no timedelta
+
+
 def _hh_mm_ss(headers: Mapping[str, str]) -> timedelta | None:
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d)", headers.get("x-ms-user-quota-resets-after", ""))
+    found = re.fullmatch(r"(\d{1,6}):(\d\d):(\d\d)", headers.get("x-ms-user-quota-resets-after", ""))
     if found is None:
         return None
     hours, minutes, seconds = map(int, found.groups())

@@ -132,7 +132,7 @@ class AzureReader:
         except NoAccessError:
             if scope.subscriptions is None:
                 raise
-            return Response([], 0, complete=True)
+            return Response([], 0, complete=True, refused=scope.subscriptions)
 
 
 def _distinct(ids: Iterable[str]) -> list[str]:

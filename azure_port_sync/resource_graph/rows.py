@@ -42,6 +42,7 @@ class ReadResult:
     duplicates: int = 0  # rows beyond the first of one entity, or of one change record
     unreadable: int = 0  # rows that could not be understood: left out, or kept without what is no tags
     samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
+    refused: frozenset[str] = frozenset()  # subscriptions that Azure refused, so that nothing was read of them
 
     @classmethod
     def sum(cls, results: "Sequence[ReadResult]") -> "ReadResult":
@@ -54,6 +55,7 @@ class ReadResult:
             duplicates=sum(one.duplicates for one in results),
             unreadable=sum(one.unreadable for one in results),
             samples=tuple(sample for one in results for sample in one.samples),
+            refused=frozenset().union(*(one.refused for one in results)),
         )
 
 
@@ -66,10 +68,12 @@ def read_rows(
     """
     tables = [_READ.empty_table()]
     samples: list[str] = []
+    refused: set[str] = set()
     total_records = rows = unreadable = 0
     for response in responses:
         total_records += response.total_records
         rows += len(response.rows)
+        refused.update(response.refused)
         observations = []
         for row in response.rows:
             odd = _objection(row, changes=changes)
@@ -93,6 +97,7 @@ def read_rows(
         duplicates=len(table) - len(frame),
         unreadable=unreadable,
         samples=tuple([*samples, *repeated][:MAX_SAMPLES]),
+        refused=frozenset(refused),
     )
 
 

@@ -163,6 +163,21 @@ def test_a_subscription_that_is_lost_while_it_is_read_keeps_its_entities_and_sto
     two.ends_right()
 
 
+@pytest.mark.parametrize("table", ["resourcechanges", "resources"])
+def test_a_subscription_that_one_read_is_refused_is_inventoried_by_the_next_run(two: Scenario, table: str) -> None:
+    """A role that flickers: it answers before and after, so its change was lost until the next full run."""
+    two.reader = two.reader_of(Scope(), batch_size=1)
+    two.tenant.tag_resource(two.far, {"changed": "yes"})
+    two.clock.sleep(timedelta(minutes=1).total_seconds())
+    error = {"error": {"code": "AuthorizationFailed", "message": "no"}}
+    query = f'"query": "{table}'
+    two.sandbox.faults.add(Fault("azure", status=403, body=error, in_body=query, times=2))
+    outcome = two.tick(Mode.FULL if table == "resources" else Mode.INCREMENTAL)
+    assert outcome.stats.silent == {two.subscription, two.other}
+    two.clock.sleep(timedelta(hours=1).total_seconds())
+    two.ends_right()
+
+
 def test_the_group_that_stays_readable_has_no_grace(two: Scenario) -> None:
     """What was deleted in it while it could not be read left no record that is still read."""
     rest = two.tenant.add_group(two.subscription, "rest", "westeurope")

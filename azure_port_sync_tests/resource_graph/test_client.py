@@ -110,6 +110,15 @@ def test_half_of_a_surrogate_pair_becomes_the_replacement_character(sandbox: San
     assert read["tags"] == {"half\ufffd": "\ufffd", "whole": "\U0001f600 é \\ud83d", "other half": "a\ufffdb"}
 
 
+def test_a_number_that_json_cannot_carry_becomes_null(sandbox: Sandbox, reader: AzureReader) -> None:
+    """Port refuses an event with `Infinity`, and an integer of 5000 digits stopped the whole tenant."""
+    numbers = f"[1, -2.5, 12345678901234567890, 1e999, NaN, -Infinity, {'9' * 5000}]"
+    body = json.dumps(response_body({"id": "x", "tags": "numbers"})).replace('"numbers"', numbers)
+    sandbox.faults.add(Fault("azure", status=200, body=body, path="/resources"))
+    (read,) = _query(reader).rows
+    assert read["tags"] == [1, -2.5, 12345678901234567890, None, None, None, None]
+
+
 def test_a_response_too_large_to_be_sent_is_not_complete(sandbox: Sandbox, reader: AzureReader) -> None:
     sandbox.faults.add(Fault("azure", status=400, body=TOO_LARGE, path="/resources"))
     assert _query(reader) == Response([], 0, complete=False)
@@ -155,8 +164,9 @@ def test_transient_answers_with_any_body_are_retried(sandbox: Sandbox, reader: A
         {**response_body(), "data": None},
         {**response_body(), "totalRecords": None},
         {"totalRecords": 0, "count": 0, "data": []},
+        "[" * 100_000,
     ],
-    ids=str,
+    ids=lambda body: str(body)[:60],
 )
 def test_a_200_that_is_no_response_is_asked_for_again(sandbox: Sandbox, reader: AzureReader, body: Any) -> None:
     """Proxies put pages and nothing in the place of an answer, and cut it off; each was a traceback."""

@@ -73,6 +73,23 @@ def test_the_limiter_uses_a_raised_quota() -> None:
     assert clock.now() - NOW <= timedelta(seconds=15)
 
 
+def test_a_clock_that_jumps_back_makes_nobody_wait() -> None:
+    """All requests waited, silently, until the clock was where it had been."""
+    clock = SteppedClock.frozen()
+    limiter = QuotaLimiter(clock)
+    for _ in range(15):
+        limiter.acquire()
+        limiter.answered({"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": "00:00:05"})
+        clock.sleep(5)
+    for hours in (-5, -10):
+        clock.ahead = timedelta(hours=hours)
+        waited = limiter.waited_seconds
+        for _ in range(15):
+            limiter.acquire()
+            limiter.answered({})
+        assert limiter.waited_seconds == waited
+
+
 def test_answers_without_quota_headers_change_nothing() -> None:
     limiter = QuotaLimiter(StillClock())
     for headers in ({}, {"x-ms-user-quota-remaining": "many"}, {}):
@@ -113,6 +130,7 @@ def test_a_quota_that_resets_after_a_day_ends_in_an_error(
         ({"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": "00:00:05"}, (0, timedelta(seconds=5))),
         ({"x-ms-user-quota-resets-after": "01:02:03"}, (None, timedelta(hours=1, minutes=2, seconds=3))),
         ({"x-ms-user-quota-remaining": "-1", "x-ms-user-quota-resets-after": "5"}, (None, None)),
+        ({"x-ms-user-quota-remaining": "²", "x-ms-user-quota-resets-after": f"{'9' * 20}:00:00"}, (None, None)),
     ],
     ids=str,
 )
@@ -128,6 +146,9 @@ def test_quota_headers(headers: dict[str, str], wanted: tuple[int | None, timede
         ({"x-ms-user-quota-resets-after": "00:00:05"}, timedelta(seconds=5)),
         ({"Retry-After": "1", "x-ms-user-quota-resets-after": "00:00:05"}, timedelta(seconds=5)),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "²"}, None),
+        ({"Retry-After": "9" * 20}, None),
+        ({"Retry-After": "9" * 5000}, None),
     ],
     ids=str,
 )

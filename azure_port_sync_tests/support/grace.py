@@ -150,6 +150,11 @@ class Grace:
                     watched.held[key].entity = entity
             self._miss(watched, guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
+            if watched.missed is not None and watched.readable:
+                # Shown by its groups, and not sent before: with the name that it had, or with its id.
+                for key, entity in _within(catalog, guid):
+                    if not _group_of(key[1]) and key not in watched.held:
+                        watched.held[key] = _Held(entity, watched.missed.earliest, perhaps=True)
             if in_order and watched.missed is None:
                 watched.back_unnoticed = doubtful
             if in_order and guid in self._own and not doubtful:

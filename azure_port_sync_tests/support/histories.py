@@ -278,7 +278,8 @@ def _changes(
 
 def _configured(setup: Setup, subscriptions: Sequence[str]) -> st.SearchStrategy[Do]:
     """A person edits the settings."""
-    some = st.sampled_from(((), ("s0", "spare"), (*subscriptions, "spare")))
+    # Azure takes the names of subscriptions or of management groups.
+    some = st.sampled_from(((), ("s0", "spare"), (*subscriptions, "spare")) if not setup.management_groups else ((),))
     types = st.sampled_from((setup.types, ("microsoft.web/sites", "Microsoft.Insights/Components")))
     hook = "webhook" if setup.delivery == "api" else setup.delivery
     return st.one_of(
