@@ -81,13 +81,11 @@ def test_a_clock_that_jumps_back_makes_nobody_wait() -> None:
         limiter.acquire()
         limiter.answered({"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": "00:00:05"})
         clock.sleep(5)
-    for hours in (-5, -10):
-        clock.ahead = timedelta(hours=hours)
-        waited = limiter.waited_seconds
-        for _ in range(15):
-            limiter.acquire()
-            limiter.answered({})
-        assert limiter.waited_seconds == waited
+    clock.ahead = timedelta(hours=-5)
+    for _ in range(15):
+        limiter.acquire()
+        limiter.answered({})
+    assert limiter.waited_seconds == 0
 
 
 def test_answers_without_quota_headers_change_nothing() -> None:

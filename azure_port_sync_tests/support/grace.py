@@ -155,18 +155,23 @@ class Grace:
                 for key, entity in _within(catalog, guid):
                     if not _group_of(key[1]) and key not in watched.held:
                         watched.held[key] = _Held(entity, watched.missed.earliest, perhaps=True)
-            if in_order and watched.missed is None:
-                watched.back_unnoticed = doubtful
-            if in_order and guid in self._own and not doubtful:
-                watched.own_row_read = _Yes
-            for one in (watched.missed, *watched.held.values()):
-                if one is not None and in_order and one.latest is None:
-                    one.latest = now
+            if in_order:
+                self._note_order(guid, watched, now, doubtful=doubtful)
             gone = {key for key, one in watched.held.items() if self._is_over(one, now, settled=settled)}
             watched.held = {key: one for key, one in watched.held.items() if key not in gone}
             if watched.missed is not None and self._is_over(watched.missed, now, settled=settled):
                 watched.own_row_read = _No
                 watched.missed = None
+
+    def _note_order(self, guid: str, watched: _Watched, now: datetime, *, doubtful: bool) -> None:
+        """A run has decided, and so remembers what it saw."""
+        if watched.missed is None:
+            watched.back_unnoticed = doubtful
+        if guid in self._own and not doubtful:
+            watched.own_row_read = _Yes
+        for one in (watched.missed, *watched.held.values()):
+            if one is not None and one.latest is None:
+                one.latest = now
 
     def _is_over(self, one: _Held, now: datetime, *, settled: bool) -> bool:
         assert self._snapshot_at is not None
