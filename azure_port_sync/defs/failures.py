@@ -21,6 +21,9 @@ def user_facing_errors() -> Iterator[None]:
         yield
     except dg.Failure:
         raise
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        _mark_as_canceling(dg.OpExecutionContext.get())
+        raise
     except SyncError as error:
         raise UserFacingError(str(error)) from None
     except Exception as error:
@@ -29,6 +32,16 @@ def user_facing_errors() -> Iterator[None]:
             "maintainers, with the traceback in the log of this run.",
             cause=error,
         ) from error
+
+
+def _mark_as_canceling(context: dg.OpExecutionContext) -> None:
+    """Have Dagster call the run cancelled: without this, it calls an interrupt that the UI has not asked for a failure.
+
+    A terminal, systemd or Kubernetes has asked for it; the next tick delivers what is missing.
+    """
+    run = context.instance.get_run_by_id(context.run_id)
+    if run is not None and run.status is dg.DagsterRunStatus.STARTED:
+        context.instance.report_run_canceling(run, "The process of this run was asked to stop.")
 
 
 def fail_if_blocked(results: Sequence[dg.AssetCheckResult]) -> None:
