@@ -119,8 +119,9 @@ class DeliveryReport:
             return f"{self.not_delivered:,} of {self.total:,} deliveries were not made. {self.error}"
         if self.failed:
             row, reason = self.failed[0]
+            rest = "took the others" if self.accepted else "answers other requests"
             return (
-                f"Port kept failing at {len(self.failed):,} of {self.total:,} deliveries and took the others; the "
+                f"Port kept failing at {len(self.failed):,} of {self.total:,} deliveries and {rest}; the "
                 f"first is {row.azure_id}: {reason}. The watermark stays where it is; the next run tries them "
                 "again, and the third run in a row puts them into quarantine."
             )
@@ -330,15 +331,19 @@ class _Delivery:
         report = self.report
         again = [one for one in report.failed if self._cause_before(one[0]) is Cause.FAILING]
         failed_anew = len(report.failed) - len(again)
+        takes_others = bool(report.accepted)
         if report.error is None and not report.accepted:
             if len(report.refused_by_port) > 1:
                 report.error = self._refuses_too_much()
             elif failed_anew and not report.refused_by_port:
-                report.error = self._accepts_nothing(report.failed[0][1])
+                # The only operation of every run must not keep the watermark where it is for good.
+                takes_others = report.total == 1 and self.sink.is_answered()
+                if not takes_others:
+                    report.error = self._accepts_nothing(report.failed[0][1])
         if report.error is not None:
             return
         # A Port that takes nothing, or fails at many, is in trouble of its own.
-        fails_alone = report.accepted and not self._is_too_many(failed_anew)
+        fails_alone = takes_others and not self._is_too_many(failed_anew)
         if failing := report.failed if fails_alone else again:
             report.given_up = self.record.quarantine(Cause.FAILING, failing)
             given_up = set(report.given_up)

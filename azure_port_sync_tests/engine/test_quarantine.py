@@ -520,6 +520,19 @@ def test_a_port_that_takes_nothing_never_counts(world: Scenario) -> None:
     assert len(world.store.facts.put_aside("t")) == 1
 
 
+def test_what_is_the_only_operation_of_three_runs_goes_to_quarantine_while_the_api_answers(strict: Scenario) -> None:
+    """It held the watermark up for as long as nothing else changed."""
+    strict.tenant.create_resource(strict.group, SITES, "bad", tags=POISON)
+    strict.sandbox.faults.add(Fault("port", status=500, times=None))
+    assert "Port accepted nothing" in str(strict.tick().report.error)  # it answers nothing at all
+    strict.sandbox.faults.clear()
+    _failing(strict)
+    for _ in range(2):
+        assert len(strict.tick().report.failed) == 1
+    assert _settles(strict).report.quarantined == 1
+    assert _quarantine(strict).keys() == {"bad"}
+
+
 def test_a_port_that_fails_at_many_never_counts(world: Scenario) -> None:
     """Nobody keeps failing at one operation alone who fails at more than 5 % and 20."""
     world.limits = DeliveryLimits(max_refused=2)

@@ -32,6 +32,10 @@ class Sink(Protocol):
 
     def close(self) -> None: ...
 
+    def is_answered(self) -> bool:
+        """Return whether Port answers other requests just now, so that one at which it fails is its own trouble."""
+        ...
+
     def max_batch_size(self, operation: Operation) -> int:
         """Return how many operations one request takes."""
         ...

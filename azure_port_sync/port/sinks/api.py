@@ -41,6 +41,14 @@ class ApiSink:
     def close(self) -> None:
         """Nothing is open but the API, which is closed by whoever opened it."""
 
+    def is_answered(self) -> bool:
+        """Return whether Port counts entities for us."""
+        try:
+            self._api.count(self._blueprints[Kind.SUBSCRIPTION])
+        except PortError:
+            return False
+        return True
+
     def max_batch_size(self, operation: Operation) -> int:
         """Entities in one request."""
         return _BATCH_SIZES[operation]

@@ -55,6 +55,10 @@ class WebhookSink:
     def close(self) -> None:
         self._session.close()
 
+    def is_answered(self) -> bool:
+        """Return False: there is nothing else to ask a webhook for."""
+        return False
+
     def max_batch_size(self, operation: Operation) -> int:  # noqa: ARG002
         """Events in one request."""
         return 1
