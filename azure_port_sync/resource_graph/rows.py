@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row
+from azure_port_sync.core.errors import one_line
 from azure_port_sync.core.identity import GUID, containers_of
 from azure_port_sync.core.rows import OBSERVATION, concat, to_frame
 from azure_port_sync.resource_graph.client import Response
@@ -29,6 +30,7 @@ _ROW_TEXTS = ("id", "type")
 _RECORD_TEXTS = ("recordId", "targetId", "targetType", "changeType")
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
+_LONGEST_ID = 250
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,11 @@ def _each_once(table: pa.Table) -> tuple[pd.DataFrame, list[str]]:
     frame = frame[OBSERVATION.names]
     return (
         frame.drop(index=surplus).reset_index(drop=True) if surplus else frame,
-        [f"{group[-1][1]}: {len(group)} rows of one id" for group in alike.values() if len(group) > 1],
+        [
+            f"{one_line(group[-1][1], _LONGEST_ID)}: {len(group)} rows of one id"
+            for group in alike.values()
+            if len(group) > 1
+        ],
     )
 
 
@@ -168,4 +174,4 @@ def _preference(row: Mapping[str, Any]) -> tuple[int, str]:
 def _excerpt(row: Any) -> str:
     found = [row.get(name) for name in ("id", "targetId", "recordId")] if isinstance(row, dict) else []
     named = [text for text in found if text and isinstance(text, str)]
-    return named[0] if named else json.dumps(row, ensure_ascii=False)[:_EXCERPT]
+    return one_line(named[0], _LONGEST_ID) if named else one_line(json.dumps(row, ensure_ascii=False), _EXCERPT)

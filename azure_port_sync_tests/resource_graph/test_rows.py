@@ -65,6 +65,7 @@ def _observed(*rows: Any, changes: bool = False) -> tuple[ReadResult, pd.DataFra
         ({**_ROW, "id": 5}, "it has no id"),
         ({**_ROW, "id": ["/subscriptions/a"]}, "it has no id"),
         ({**_ROW, "id": "/providers/Microsoft.Web/sites/Shop"}, "/providers/Microsoft.Web/sites/Shop: it lies in no"),
+        ({**_ROW, "id": "a\n<!channel>" + "x" * 9999}, "a ‹!channel›xxx"),
         ({**_ROW, "id": "Shop"}, "Shop: it lies in no subscription"),
         ({**_ROW, "id": "/subscriptions/x/resourceGroups/y"}, "/resourceGroups/y: it lies in no subscription"),
         ({**_ROW, "type": None}, f"{_ID}: it has no type"),
