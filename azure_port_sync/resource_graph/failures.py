@@ -5,7 +5,6 @@ the codes in it. The first row of FAILURES whose pattern matches that line says 
 it ends. To learn what happens on a 407, read the table from its top.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from azure_port_sync.core.errors import AzureError, one_line
+from azure_port_sync.core.foreign_json import read_json
 from azure_port_sync.resource_graph.quota import retry_after
 
 
@@ -198,10 +198,10 @@ def sign_in_failure(error: BaseException) -> Failure:
 def _errors(body: bytes) -> list[tuple[str, str]]:
     """Return the codes and messages of an error body, none for another body; the useful ones are the inner ones."""
     try:
-        error = json.loads(body)["error"]
+        error = read_json(body)["error"]
         inner = error.get("details") or [error]
         return [(str(one.get("code") or ""), str(one.get("message") or "")) for one in inner]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 
