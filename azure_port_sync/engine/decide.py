@@ -143,6 +143,7 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
             max_ratio=plan.request.max_delete_ratio,
             min_deletes=plan.request.min_guarded_deletes,
             allowed=plan.request.allow_mass_delete,
+            scope_changed=plan.scope_changed,
         ),
     )
     facts = _facts(decisions, survey.containers.subscriptions, waited, put_aside)
