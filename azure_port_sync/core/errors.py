@@ -4,6 +4,18 @@ Failures are classified where they enter (settings, Azure, Port, state) and are 
 run shows the sentence as it is. Anything that is not a `SyncError` is a defect and keeps its traceback.
 """
 
+#: Look-alikes of the characters that mean something in Markdown, in HTML and in a chat.
+_INERT = str.maketrans("<>[]`|", "‹›()'¦")
+
+
+def one_line(text: str, longest: int) -> str:
+    """Return somebody else's words on one line of bounded length, and as mere text.
+
+    They end up in logs, in Markdown and in alerts, where a channel takes `<!channel>` for a call to everybody.
+    """
+    line = " ".join(text[: 20 * longest].split()).rstrip(".")[:longest]
+    return "".join(one for one in line if one.isprintable()).translate(_INERT)
+
 
 class SyncError(Exception):
     """A failure whose text is meant for the person who runs the sync."""

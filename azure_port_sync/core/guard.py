@@ -27,7 +27,8 @@ class Guard:
     """The deletes of a run, and how many of them the defaults or a person allow.
 
     `deletes` counts those without evidence and `proven` the others, all of `known` entities, which Port is known to
-    hold. `out_of_scope` of the `deletes` are of entities that Azure shows, and that the settings leave out.
+    hold. `out_of_scope` of the `deletes` are of entities that Azure shows, and that the settings leave out;
+    `scope_changed` says that these settings are new, and may be why others are not even looked for.
     """
 
     deletes: int = 0
@@ -37,6 +38,7 @@ class Guard:
     max_ratio: float = MAX_DELETE_RATIO
     min_deletes: int = MIN_DELETES
     allowed: bool = False
+    scope_changed: bool = False
 
     @property
     def exceeded(self) -> bool:
@@ -64,6 +66,8 @@ class Guard:
             f"{self.deletes - self.out_of_scope:,} that Azure no longer shows, {self.out_of_scope:,} that the settings "
             "no longer select."
         )
+        if self.scope_changed:
+            sentence += " The scope settings have changed since the last run that delivered everything."
         if self.allowed:
             return f"{sentence} Allowed by a person (allow_mass_delete)."
         return (

@@ -7,6 +7,9 @@ from azure_port_sync.core.errors import SettingsError
 from azure_port_sync.core.request import Mode, Request
 from azure_port_sync.core.windows import OLDEST_WATERMARK, RETENTION, Window, next_window
 
+#: The reason for a full run that the guard repeats.
+SCOPE_CHANGED = "the scope settings have changed"
+
 
 @dataclass(frozen=True)
 class TargetState:
@@ -49,6 +52,11 @@ class Plan:
     def advances_watermark(self) -> bool:
         """Whether the watermark moves to the end of the window when all is delivered."""
         return self.mode in (Mode.INCREMENTAL, Mode.FULL)
+
+    @property
+    def scope_changed(self) -> bool:
+        """Whether the last run that delivered everything had another scope."""
+        return SCOPE_CHANGED in self.reasons
 
     @property
     def resends_all(self) -> bool:
@@ -119,7 +127,7 @@ def reasons_for_full(state: TargetState, *, fingerprint: str, now: datetime) -> 
         (state.ledger_rows == 0, "the ledger is empty"),
         (state.watermark > now, f"the watermark {state.watermark:%Y-%m-%d %H:%M:%S} UTC lies in the future"),
         (age > OLDEST_WATERMARK, f"the watermark is older than {OLDEST_WATERMARK.days} days"),
-        (state.fingerprint != fingerprint, "the scope settings have changed"),
+        (state.fingerprint != fingerprint, SCOPE_CHANGED),
     )
     return tuple(reason for applies, reason in reasons if applies)
 

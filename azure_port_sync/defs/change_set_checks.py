@@ -51,8 +51,8 @@ def _readable(name: str, duplicates: int, unreadable: int, samples: Sequence[str
         fine,
         "Every row was read, and each entity once."
         if fine
-        else f"{duplicates:,} rows came more than once and count once; {unreadable:,} could not be read and were left "
-        f"out. E.g. {'; '.join(samples[:5])}. Everything else was synced.",
+        else f"{duplicates:,} rows came more than once and count once; {unreadable:,} could not be read, or "
+        f"only in part, and the rest was left out. E.g. {'; '.join(samples[:5])}. Everything else was synced.",
         duplicate_rows=duplicates,
         unreadable_rows=unreadable,
         samples="; ".join(samples[:20]) or "none",

@@ -143,6 +143,7 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
             max_ratio=plan.request.max_delete_ratio,
             min_deletes=plan.request.min_guarded_deletes,
             allowed=plan.request.allow_mass_delete,
+            scope_changed=plan.scope_changed,
         ),
     )
     facts = _facts(decisions, survey.containers.subscriptions, waited, put_aside)
@@ -173,7 +174,9 @@ def _selected(found: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -> pd.DataFrame:
     """The candidates with the flags of the decision table."""
     pending, put_aside = survey.remembered.pending, survey.remembered.put_aside
-    waited_out = pending.loc[pending["since"] <= survey.now - PENDING_FOR, "identifier"]
+    # Nothing has begun to wait a day from now: the clock has jumped back.
+    waits = pending["since"].between(survey.now - PENDING_FOR, survey.now + PENDING_FOR, inclusive="neither")
+    waited_out = pending.loc[~waits.astype(bool), "identifier"]
     flags: dict[str, Any] = {
         "in_grace": survey.in_grace(found),
         "waiting": found["identifier"].isin(pending["identifier"]),

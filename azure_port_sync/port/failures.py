@@ -11,14 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from azure_port_sync.core.errors import PortError
+from azure_port_sync.core.errors import PortError, one_line
 from azure_port_sync.port.transport import Broken, Response, asked_wait
 
 _LONGEST_MESSAGE = 200
-_LONGEST_READ = 20 * _LONGEST_MESSAGE
-
-#: Look-alikes of the characters that mean something in Markdown, in HTML and in a chat.
-_INERT = str.maketrans("<>[]`|", "‹›()'¦")
 
 
 class Treatment(StrEnum):
@@ -294,11 +290,7 @@ def error_message(response: Response, secrets: Iterable[str]) -> str:
 
 
 def shown(text: str, secrets: Iterable[str]) -> str:
-    """Return somebody else's words on one short line, without the secrets that they may repeat, and as mere text.
-
-    They end up in logs, in Markdown and in alerts, where a channel takes `<!channel>` for a call to everybody.
-    """
+    """Return somebody else's words on one short line, without the secrets that they may repeat, and as mere text."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "(secret)")
-    line = " ".join(text[:_LONGEST_READ].split()).rstrip(".")[:_LONGEST_MESSAGE]
-    return "".join(one for one in line if one.isprintable()).translate(_INERT)
+    return one_line(text, _LONGEST_MESSAGE)

@@ -6,7 +6,6 @@ epoch seconds, but Port's own Terraform provider reads it as seconds from now; l
 counts as epoch here (github.com/port-labs/ocean, `port_ocean/helpers/retry.py`).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, TimeoutError  # noqa: A004  (the built-in one does not come from there)
 
 from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.foreign_json import read_json
 
 _CHUNK = 64 * 1024
 
@@ -72,8 +72,8 @@ class Response:
     def json(self) -> object:
         """The JSON of the body, or None. The parser's own error would carry the body, token and all."""
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
+            return read_json(self.body)
+        except ValueError:
             return None
 
 

@@ -12,9 +12,7 @@ body that is not Azure's than the answer itself says.
 import base64
 import json
 import logging
-import math
 import random
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 from azure_port_sync import __version__
 from azure_port_sync.core.clock import Clock, wait_in_words
 from azure_port_sync.core.errors import AzureError
+from azure_port_sync.core.foreign_json import read_json
 from azure_port_sync.resource_graph.failures import (
     Failure,
     Treatment,
@@ -66,7 +65,6 @@ _GRAIN = timedelta(seconds=1)
 
 _NOTABLE_SKEW = timedelta(minutes=1)
 _LONGEST_BACKOFF_SECONDS = 30.0
-_HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass
@@ -289,24 +287,10 @@ def _response(answer: HttpResponse) -> Response | None:
     """
     if answer.status_code != 200 or leaves_subscriptions_out(answer.headers):
         return None
-    text = answer.content.decode("utf-8-sig", errors="replace")
     try:
-        content = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
-        if _HALF_A_PAIR.search(text):  # half of a surrogate pair, which UTF-8 cannot carry, becomes U+FFFD
-            whole = json.dumps(content, ensure_ascii=False).encode("utf-16", errors="surrogatepass")
-            content = json.loads(whole.decode("utf-16", errors="replace"))
+        content = read_json(answer.content)
         rows, total = content["data"], content["totalRecords"]
         complete = content.get("$skipToken") is None and str(content["resultTruncated"]).lower() == "false"
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return None
     return Response(rows, total, complete) if isinstance(rows, list) and isinstance(total, int) else None
-
-
-def _finite(text: str) -> float | None:
-    """Return a number; None for NaN and for what no double holds, because JSON has no word for either."""
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _whole(text: str) -> int | None:
-    return None if _finite(text) is None else int(text)

@@ -5,7 +5,6 @@ the codes in it. The first row of FAILURES whose pattern matches that line says 
 it ends. To learn what happens on a 407, read the table from its top.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from azure_port_sync.core.errors import AzureError
+from azure_port_sync.core.errors import AzureError, one_line
+from azure_port_sync.core.foreign_json import read_json
 from azure_port_sync.resource_graph.quota import retry_after
 
 
@@ -169,8 +169,8 @@ def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failu
         form = "page" if text.startswith(b"<") else "body" if text else "empty"
         seen = f"{status} with {_FORMS[form]}"
         return Failure(f"query {status} {form}", seen, f"it answered {seen}", wait)
-    codes = ", ".join(code for code, _ in errors if code) or "no code"
-    reason = _one_line(" ".join(message for _, message in errors if message)) or f"it answered {status}"
+    codes = one_line(", ".join(code for code, _ in errors if code), _LONGEST_REASON) or "no code"
+    reason = one_line(" ".join(message for _, message in errors if message), _LONGEST_REASON) or f"it answered {status}"
     return Failure(f"query {status} error {codes}", f"{status} ({codes})", reason, wait)
 
 
@@ -183,7 +183,7 @@ def leaves_subscriptions_out(headers: Mapping[str, str]) -> bool:
 
 def network_failure(error: BaseException) -> Failure:
     """Describe an error of the network between here and Azure."""
-    reason = _one_line(str(error))
+    reason = one_line(str(error), _LONGEST_REASON)
     return Failure(f"network {type(error).__name__} {reason}", reason, reason)
 
 
@@ -191,17 +191,17 @@ def sign_in_failure(error: BaseException) -> Failure:
     """Describe a sign-in that failed, in the words of the credential that failed last."""
     tried = _attempts(str(error))
     inner, unavailable = tried[-1], _UNAVAILABLE.search(tried[-1])
-    reason = _one_line("; ".join(tried) if unavailable else inner)
+    reason = one_line("; ".join(tried) if unavailable else inner, _LONGEST_REASON)
     return Failure(f"sign-in {'unavailable' if unavailable else 'failed'} {reason}", reason, reason)
 
 
 def _errors(body: bytes) -> list[tuple[str, str]]:
     """Return the codes and messages of an error body, none for another body; the useful ones are the inner ones."""
     try:
-        error = json.loads(body)["error"]
+        error = read_json(body)["error"]
         inner = error.get("details") or [error]
         return [(str(one.get("code") or ""), str(one.get("message") or "")) for one in inner]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 
@@ -212,9 +212,4 @@ def _attempts(text: str) -> list[str]:
     """
     chain = text.partition("Attempted credentials:")[2].partition("To mitigate this issue")[0]
     attempts = chain.split("\n\t")[1:] or [text]
-    return [_one_line(re.split(r" Trace ID:|\sVisit https:", attempt)[0]) for attempt in attempts]
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
+    return [" ".join(re.split(r" Trace ID:|\sVisit https:", attempt)[0].split()).rstrip(".") for attempt in attempts]

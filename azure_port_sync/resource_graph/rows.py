@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.entities import observed_absence, observed_row
+from azure_port_sync.core.errors import one_line
 from azure_port_sync.core.identity import GUID, containers_of
 from azure_port_sync.core.rows import OBSERVATION, concat, to_frame
 from azure_port_sync.resource_graph.client import Response
@@ -27,8 +28,10 @@ MAX_SAMPLES = 5
 _READ = pa.schema([*OBSERVATION, pa.field("record", pa.string()), pa.field("placed", pa.bool_())])
 _ROW_TEXTS = ("id", "type")
 _RECORD_TEXTS = ("recordId", "targetId", "targetType", "changeType")
+_SENT = {"tags": dict, "rgTags": dict, "location": str}  # Port drops an event in which they are of another type
 _YEARS = range(1970, 2262)  # nanoseconds since 1970 hold no others
 _EXCERPT = 120
+_LONGEST_ID = 250
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class ReadResult:
     total_records: int = 0  # that Azure says there are, summed over the responses that were used
     rows: int = 0  # that were read, duplicates and unreadable ones included
     duplicates: int = 0  # rows beyond the first of one entity, or of one change record
-    unreadable: int = 0  # rows that could not be understood: left out, or kept without what is no tags
+    unreadable: int = 0  # rows that could not be understood: left out, or kept without a column of another type
     samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
     refused: frozenset[str] = frozenset()  # subscriptions that Azure refused, so that nothing was read of them
 
@@ -64,7 +67,7 @@ def read_rows(
 ) -> ReadResult:
     """Return the observations of these current rows, or (`changes`) change records.
 
-    A row that cannot be understood is left out and counted; tags that are none are emptied and counted.
+    A row that cannot be understood is left out and counted; a column that Port would not take is emptied and counted.
     """
     tables = [_READ.empty_table()]
     samples: list[str] = []
@@ -78,9 +81,9 @@ def read_rows(
         for row in response.rows:
             odd = _objection(row, changes=changes)
             if odd is None:
-                if odd_tags := [name for name in ("tags", "rgTags") if not isinstance(row.get(name), dict | None)]:
-                    row.update(dict.fromkeys(odd_tags))
-                    odd = f"its {' and '.join(odd_tags)} are not names and values, and were left out"
+                if odd_columns := [name for name, kind in _SENT.items() if not isinstance(row.get(name), kind | None)]:
+                    row.update(dict.fromkeys(odd_columns))
+                    odd = f"without its {' and '.join(odd_columns)}, because Port takes nothing of that type"
                 observations.append(_observation(row, extra_columns, changes=changes))
             if odd is not None:
                 unreadable += 1
@@ -149,7 +152,11 @@ def _each_once(table: pa.Table) -> tuple[pd.DataFrame, list[str]]:
     frame = frame[OBSERVATION.names]
     return (
         frame.drop(index=surplus).reset_index(drop=True) if surplus else frame,
-        [f"{group[-1][1]}: {len(group)} rows of one id" for group in alike.values() if len(group) > 1],
+        [
+            f"{one_line(group[-1][1], _LONGEST_ID)}: {len(group)} rows of one id"
+            for group in alike.values()
+            if len(group) > 1
+        ],
     )
 
 
@@ -168,4 +175,4 @@ def _preference(row: Mapping[str, Any]) -> tuple[int, str]:
 def _excerpt(row: Any) -> str:
     found = [row.get(name) for name in ("id", "targetId", "recordId")] if isinstance(row, dict) else []
     named = [text for text in found if text and isinstance(text, str)]
-    return named[0] if named else json.dumps(row, ensure_ascii=False)[:_EXCERPT]
+    return one_line(named[0], _LONGEST_ID) if named else one_line(json.dumps(row, ensure_ascii=False), _EXCERPT)

@@ -75,6 +75,23 @@ def test_deletes_that_a_full_run_finds_stay_held_in_the_runs_after_it(crowd: Sce
     assert crowd.store.targets.load("t").watermark == watermark
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_change_of_scope_is_said_even_where_azure_is_not_asked_for_what_it_left_out(
+    crowd: Scenario, changed: bool
+) -> None:
+    """A mistyped type made it "21 that Azure no longer shows, 0 that the settings no longer select"."""
+    if changed:
+        crowd.reader = crowd.reader_of(Scope.of(resource_types=["microsoft.web/serverfarms"]))
+    else:
+        _leaves_the_scope(crowd)
+    for _ in range(2):
+        crowd.clock.sleep(60)
+        change_set, _ = crowd.decide(Request())
+        assert ("The scope settings have changed" in str(change_set.guard)) is changed
+        assert change_set.guard.holds
+        crowd.tick()
+
+
 def test_deletes_with_a_record_are_evidence_enough(crowd: Scenario) -> None:
     crowd.tenant.delete_group(crowd.crowd)
     assert crowd.tick().report.accepted["delete"] == 20

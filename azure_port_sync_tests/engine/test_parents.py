@@ -129,3 +129,19 @@ def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Sce
     assert "within" in _titles(world)
     assert world.store.facts.pending("t").empty
     assert world.tick().report.total == 0
+
+
+def test_a_wait_that_began_by_a_clock_far_ahead_ends(world: Scenario) -> None:
+    """It would have lasted until that day came."""
+    world.begin()
+    world.tenant.set_delays(row_delay=[10 * 86400, 10 * 86400])
+    unseen = world.tenant.add_group(world.subscription, "unseen", "westeurope")
+    world.tenant.set_delays(row_delay=[0, 0])
+    world.tenant.create_resource(unseen, SITES, "within")
+    world.clock.ahead = timedelta(days=300)
+    world.tick()
+    world.clock.ahead = timedelta(0)
+    assert "within" not in _titles(world)
+    world.tick()
+    assert "within" in _titles(world)
+    assert world.store.facts.pending("t").empty

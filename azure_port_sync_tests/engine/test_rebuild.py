@@ -68,3 +68,14 @@ def test_a_rebuild_is_guarded_like_any_run(crowd: Scenario, api: PortApi) -> Non
     assert crowd.tick(Mode.FULL, rebuild_ledger=True, catalog=api).stats.verdicts[Verdict.HELD] == 20
     crowd.tick(allow_mass_delete=True)
     assert crowd.sandbox.compare().sentences() == []
+
+
+def test_half_of_a_surrogate_pair_in_port_stops_nothing(world: Scenario, api: PortApi) -> None:
+    """Port's API writes it as an escape, and no store can."""
+    world.begin()
+    by_hand = {"identifier": "by-hand", "title": "\ud83d", "properties": {"type": "a\ud83d"}}
+    body = {"ok": True, "entities": [by_hand]}
+    world.sandbox.faults.add(Fault("port", status=200, body=body, path="azureCloudResources/entities/search"))
+    outcome = world.tick(Mode.FULL, rebuild_ledger=True, catalog=api)
+    assert (outcome.report.not_delivered, outcome.report.accepted["delete"]) == (0, 1)
+    world.ends_right()

@@ -206,6 +206,11 @@ def test_words_of_others_are_one_short_line() -> None:
     failure = query_failure(400, {}, _json(("x", "many\nwords " * 1000)))
     assert len(str(failure.error(after=timedelta(0)))) < 1000
     assert "\n" not in str(failure.error(after=timedelta(0)))
+    loud = query_failure(400, {}, _json(("<!here>" * 1000, "a <!channel> \x1b[31mb")))
+    assert str(loud.error(after=timedelta(0))).endswith("a ‹!channel› (31mb.")
+    assert len(loud.seen) < 1000
+    assert "<" not in loud.seen
+    assert sign_in_failure(ValueError("<!channel>\n")).reason == "‹!channel›"
 
 
 def _check(failure: Failure, treatment: Treatment, words: tuple[str, ...]) -> str:

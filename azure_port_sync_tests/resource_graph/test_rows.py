@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -65,6 +66,7 @@ def _observed(*rows: Any, changes: bool = False) -> tuple[ReadResult, pd.DataFra
         ({**_ROW, "id": 5}, "it has no id"),
         ({**_ROW, "id": ["/subscriptions/a"]}, "it has no id"),
         ({**_ROW, "id": "/providers/Microsoft.Web/sites/Shop"}, "/providers/Microsoft.Web/sites/Shop: it lies in no"),
+        ({**_ROW, "id": "a\n<!channel>" + "x" * 9999}, "a ‹!channel›xxx"),
         ({**_ROW, "id": "Shop"}, "Shop: it lies in no subscription"),
         ({**_ROW, "id": "/subscriptions/x/resourceGroups/y"}, "/resourceGroups/y: it lies in no subscription"),
         ({**_ROW, "type": None}, f"{_ID}: it has no type"),
@@ -121,15 +123,21 @@ def test_a_record_of_what_lies_in_no_subscription_is_left_out_and_counted() -> N
     assert (len(frame), observations.unreadable) == (0, 1)
 
 
-@pytest.mark.parametrize("column", ["tags", "rgTags"])
-@pytest.mark.parametrize("tags", ["env=prod", ["env"], 5, True], ids=str)
-def test_tags_that_are_none_are_left_out_and_the_row_is_kept(column: str, tags: Any) -> None:
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *product(["tags", "rgTags"], ["env=prod", ["env"], 5, True]),
+        *product(["location"], [{"name": "westeurope"}, ["westeurope"], 5, True]),
+    ],
+    ids=str,
+)
+def test_a_column_of_another_type_is_left_out_and_the_row_is_kept(column: str, value: Any) -> None:
     """Port drops an event whose tags are no object, and the ledger said that it was delivered."""
-    observations, frame = _observed({**_ROW, column: tags})
+    observations, frame = _observed({**_ROW, column: value})
     (row,) = records(frame)
     assert json.loads(row["data"])[column] is None
     assert (observations.rows, observations.unreadable) == (1, 1)
-    assert observations.samples == (f"{_ID}: its {column} are not names and values, and were left out",)
+    assert observations.samples == (f"{_ID}: without its {column}, because Port takes nothing of that type",)
 
 
 def test_a_missing_name_is_the_end_of_the_id() -> None:
