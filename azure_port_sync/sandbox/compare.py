@@ -76,10 +76,15 @@ def expected_catalog(
 
 
 def _in_scope(tags: Tags | None, include: Tags | None, exclude: Tags | None) -> bool:
-    present = {(key.lower(), str(value).lower()) for key, value in (tags or {}).items()}
+    present = {(key.lower(), str(value).lower()) for key, value in (_tags(tags) or {}).items()}
     wanted = {(key.lower(), value.lower()) for key, value in (include or {}).items()}
     unwanted = {(key.lower(), value.lower()) for key, value in (exclude or {}).items()}
     return wanted <= present and not unwanted & present
+
+
+def _tags(tags: Any) -> Tags | None:
+    """The tags of a row; what is no object is none."""
+    return tags if isinstance(tags, Mapping) else None
 
 
 def _by_identifier(entities: Iterable[tuple[str, Entity]]) -> dict[str, Entity]:
@@ -92,18 +97,18 @@ def _by_identifier(entities: Iterable[tuple[str, Entity]]) -> dict[str, Entity]:
 
 
 def _subscription(row: Row) -> tuple[str, Entity]:
-    properties = {"subscriptionId": row["subscriptionId"].lower(), "tags": row["tags"]}
+    properties = {"subscriptionId": row["subscriptionId"].lower(), "tags": _tags(row["tags"])}
     return row["id"], {"title": row["name"], "properties": properties, "relations": {}}
 
 
 def _group(row: Row) -> tuple[str, Entity]:
-    properties = {"location": row["location"], "tags": row["tags"]}
+    properties = {"location": row["location"], "tags": _tags(row["tags"])}
     relations = {"subscription": identifier_of(f"/subscriptions/{row['subscriptionId']}")}
     return row["id"], {"title": row["name"], "properties": properties, "relations": relations}
 
 
 def _resource(row: Row) -> tuple[str, Entity]:
-    properties = {"type": row["type"].lower(), "location": row["location"], "tags": row["tags"]}
+    properties = {"type": row["type"].lower(), "location": row["location"], "tags": _tags(row["tags"])}
     group = identifier_of(f"/subscriptions/{row['subscriptionId']}/resourcegroups/{row['resourceGroup']}")
     return row["id"], {"title": row["name"], "properties": properties, "relations": {"resourceGroup": group}}
 

@@ -28,12 +28,13 @@ RESOURCES = {
     "r2": ("Microsoft.Insights/components", "Prüfung = x"),
     "r3": ("Microsoft.Compute/disks", "disk_1"),  # in Port, its identifier is that of r1
 }
-GROUP_TAGS: tuple[dict[str, str] | None, ...] = (
+GROUP_TAGS: tuple[Any, ...] = (
     {"env": "p"},
     {"ENV": "P", "x": "1"},
     {"env": "d"},
     {"env": "p", "Tmp": "YES"},
     None,
+    "env=p",  # no object, which Azure does not give as a rule
 )
 SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.upper, str.lower, str.swapcase)
 

@@ -493,5 +493,5 @@ def _without(catalog: Catalog, identifiers: Collection[str]) -> Catalog:
     }
 
 
-def _tags(number: int) -> dict[str, str] | None:
-    return {"n": str(number)} if number else None
+def _tags(number: int) -> Any:
+    return ({"n": str(number)} if number % 2 else ["n", number]) if number else None

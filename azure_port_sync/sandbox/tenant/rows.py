@@ -18,7 +18,7 @@ DYNAMICS = ("sku", "plan", "properties", "tags", "identity", "zones", "extendedL
 COLUMNS = STRINGS + DYNAMICS
 
 Row = dict[str, Any]
-Tags = Mapping[str, str] | None
+Tags = Any  # a mapping of texts or nothing, as a rule
 
 # Resource providers disagree about how the group is written in an id; these are habits seen in real tenants.
 _GROUP_HABITS: dict[str, Callable[[str], str]] = {
@@ -144,9 +144,9 @@ def last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def as_dynamic(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a mapping as a dynamic column holds it."""
-    return None if value is None else without_nulls(value)
+def as_dynamic(value: Any) -> Any:
+    """Return a value as a dynamic column holds it: a mapping as a rule, and now and then something odd."""
+    return without_nulls(value) if isinstance(value, Mapping) else value
 
 
 def without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
