@@ -1,11 +1,14 @@
 """Time as a dependency: every instant and every wait goes through a `Clock`, so that tests own both."""
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 #: A wait beyond this is a line of the log, with its reason and its end.
 NOTABLE_SECONDS = 10
+
+_SLICE_SECONDS = 1.0
 
 
 class Clock(Protocol):
@@ -35,6 +38,39 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class StoppedError(Exception):
+    """The run has ended, so nothing more is sent."""
+
+
+class StoppableClock:
+    """A clock whose waits end within a second after `stop`, in a StoppedError. Safe to share between threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End all waits, for good."""
+        self._stopped.set()
+
+    def raise_if_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise StoppedError
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def elapsed(self) -> timedelta:
+        return self._clock.elapsed()
+
+    def sleep(self, seconds: float) -> None:
+        while seconds > 0:
+            self.raise_if_stopped()
+            self._clock.sleep(min(seconds, _SLICE_SECONDS))
+            seconds -= _SLICE_SECONDS
+        self.raise_if_stopped()
 
 
 def wait_in_words(clock: Clock, seconds: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from azure_port_sync.core.clock import Clock, wait_in_words
+from azure_port_sync.core.clock import Clock, StoppedError, wait_in_words
 from azure_port_sync.port.failures import RefusedError, TransientError
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,6 @@ _OUTAGE_AFTER = 3
 
 class KeptFailingError(Exception):
     """Port keeps failing at this request, and answers others meanwhile."""
-
-
-class StoppedError(Exception):
-    """The run has ended, so nothing more is sent."""
 
 
 class Flow:

@@ -29,7 +29,7 @@ from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from azure_port_sync import __version__
-from azure_port_sync.core.clock import Clock, wait_in_words
+from azure_port_sync.core.clock import Clock, StoppableClock, wait_in_words
 from azure_port_sync.core.errors import AzureError
 from azure_port_sync.core.foreign_json import read_json
 from azure_port_sync.resource_graph.failures import (
@@ -133,7 +133,8 @@ class ResourceGraph:
         self.clock = clock
         self.max_rows = max_rows
         self._deadline = deadline
-        self._limiter = QuotaLimiter(clock)
+        self._waits = StoppableClock(clock)
+        self._limiter = QuotaLimiter(self._waits)
         self._lock = threading.Lock()
         self._skew: timedelta | None = None
         self._skew_was_logged = False
@@ -162,6 +163,10 @@ class ResourceGraph:
     def close(self) -> None:
         self._client.close()
 
+    def stop(self) -> None:
+        """Begin no further request, for good; what waits for its turn ends within a second."""
+        self._waits.stop()
+
     def query(self, query: str, scope: QueryScope) -> Response:
         """Return the response to a query, which is sent again until the deadline while failures are transient."""
         return self._keep_trying(lambda: self._send_request(query, scope))
@@ -186,6 +191,7 @@ class ResourceGraph:
     def _keep_trying(self, once: Callable[[], T | Failure]) -> T:
         started = self.clock.elapsed()
         for attempt in count():
+            self._waits.raise_if_stopped()
             outcome = once()
             if not isinstance(outcome, Failure):
                 return outcome
@@ -202,7 +208,7 @@ class ResourceGraph:
         with self._lock:
             self.usage.retries += 1
         logger.warning("Azure: %s; waiting %s", failure.seen, wait_in_words(self.clock, seconds))
-        self.clock.sleep(seconds)
+        self._waits.sleep(seconds)
 
     def _send_request(self, query: str, scope: QueryScope) -> Response | Failure:
         body = QueryRequest(

@@ -61,33 +61,41 @@ def read_in_parts(
     clock: Clock,
     max_rows: int = MAX_ROWS,
     in_flight: int = IN_FLIGHT,
+    stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Response]:
     """Yield complete responses that together hold all rows of these shares, in any order, as they come in.
 
-    The newest parts are asked for first, so that what can never fit is found out soon.
+    The newest parts are asked for first, so that what can never fit is found out soon. When the run is cancelled,
+    `stop` has to end what is being asked, and nobody waits for it.
     """
     waiting = list(shares)[::-1]
     asked: dict[Future[Response], Part] = {}
     progress = _Progress(clock)
-    with ThreadPoolExecutor(in_flight) as pool:
-        try:
-            while waiting or asked:
-                while waiting and len(asked) < in_flight:
-                    part = waiting.pop()
-                    asked[pool.submit(ask, str(part.query), part.scope)] = part
-                for future in wait(asked, return_when=FIRST_COMPLETED).done:
-                    part = asked.pop(future)
-                    response = future.result()
-                    if response.complete:
-                        progress.report(len(response.rows), len(waiting) + len(asked))
-                        yield response
-                    elif filling := _rows_of_one_id(response, max_rows, part.query.left_out):
-                        yield Response(filling, len(filling), complete=True)
-                        waiting.append(Part(part.query.without(_row_id(filling[0])), part.scope))
-                    else:
-                        waiting += part.split(max(2, math.ceil(response.total_records / (max_rows * FILL))))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="azure")
+    try:
+        while waiting or asked:
+            while waiting and len(asked) < in_flight:
+                part = waiting.pop()
+                asked[pool.submit(ask, str(part.query), part.scope)] = part
+            for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                part = asked.pop(future)
+                response = future.result()
+                if response.complete:
+                    progress.report(len(response.rows), len(waiting) + len(asked))
+                    yield response
+                elif filling := _rows_of_one_id(response, max_rows, part.query.left_out):
+                    yield Response(filling, len(filling), complete=True)
+                    waiting.append(Part(part.query.without(_row_id(filling[0])), part.scope))
+                else:
+                    waiting += part.split(max(2, math.ceil(response.total_records / (max_rows * FILL))))
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        raise
+    except BaseException:
+        stop()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _rows_of_one_id(response: Response, max_rows: int, left_out: Sequence[str]) -> list[Any]:

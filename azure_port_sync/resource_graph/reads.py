@@ -120,7 +120,8 @@ class AzureReader:
         )
 
     def _responses(self, shares: Sequence[Part]) -> Iterator[Response]:
-        return read_in_parts(self._query, shares, clock=self.graph.clock, max_rows=self.graph.max_rows)
+        graph = self.graph
+        return read_in_parts(self._query, shares, clock=graph.clock, max_rows=graph.max_rows, stop=graph.stop)
 
     def _query(self, query: str, scope: QueryScope) -> Response:
         """Ask Azure. Subscriptions of which not one can be read have no rows, as one beside others that can has none.

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from azure_port_sync.core.clock import StoppedError
 from azure_port_sync.port.failures import RefusedError, TransientError
-from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError, StoppedError
+from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
 
 DEADLINE = timedelta(minutes=10)

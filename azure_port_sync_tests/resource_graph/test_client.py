@@ -142,7 +142,8 @@ def test_transient_answers_are_retried(sandbox: Sandbox, reader: AzureReader, cl
     wanted = fill(sandbox, 3)
     sandbox.faults.add(Fault("azure", status=status, path="/resources", times=3))
     assert _ids(reader) == wanted
-    assert (reader.graph.usage.requests, reader.graph.usage.retries, len(clock.slept)) == (4, 3, 3)
+    assert (reader.graph.usage.requests, reader.graph.usage.retries) == (4, 3)
+    assert 3 <= len(clock.slept) <= 4  # the last wait may be of more than a second
 
 
 @pytest.mark.parametrize("body", [None, "<html>Bad gateway</html>", error_body("x"), {}, "[1]"])

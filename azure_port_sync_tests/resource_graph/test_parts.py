@@ -3,8 +3,10 @@
 import itertools
 import logging
 import math
+import os
 import random
 import re
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -168,6 +170,42 @@ def test_requests_run_side_by_side() -> None:
     assert len(list(read_in_parts(ask, shares, clock=StillClock()))) == IN_FLIGHT
 
 
+class _Cancelled(BaseException):
+    """As Dagster and Ctrl-C end a run."""
+
+
+def test_a_cancelled_read_ends_at_once_and_sends_nothing_more(
+    sandbox: Sandbox, reader: AzureReader, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kept asking an Azure in trouble until the deadline, five minutes later."""
+    sandbox.faults.add(Fault("azure", status=503, path="/resources", times=None))
+    terminated, ended = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def sleep(seconds: float) -> None:
+        if not terminated.is_set():
+            terminated.set()
+            os.kill(os.getpid(), signal.SIGUSR1)
+        in_time.append(ended.wait(20))
+
+    def terminate(_number: int, _frame: object) -> None:
+        raise _Cancelled
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    before = signal.signal(signal.SIGUSR1, terminate)
+    try:
+        with pytest.raises(_Cancelled):
+            reader.containers()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        ended.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("azure"):
+            thread.join(30)
+    assert in_time == [True]
+    assert reader.graph.usage.requests == 1
+
+
 def test_the_first_error_ends_the_read() -> None:
     asked = itertools.count(1)
 
@@ -273,6 +311,7 @@ class _Changing:
         self._lock = threading.Lock()
         self.clock = graph.clock
         self.max_rows = graph.max_rows
+        self.stop = graph.stop
 
     def query(self, query: str, scope: QueryScope) -> Response:
         with self._lock:
