@@ -5,7 +5,7 @@ for) and at what the store holds of it, and gives a verdict. Absence of a row pr
 confirmed by id before it comes here.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -100,13 +100,15 @@ def decide(candidate: Candidate, known: LedgerEntry, *, delete_unknown: bool = F
 def _decide(candidate: Candidate, known: LedgerEntry, *, delete_unknown: bool) -> Verdict:
     is_known = known.state is not None
     may_wait = not candidate.waited_out
-    if _belongs_to_another(known, candidate.azure_id):
-        return Verdict.ID_CONFLICT  # the identifier is another entity's, which this one must not change or remove
+    # Another entity has the identifier, which this one must not change or remove; an imported id is only a guess.
+    if known.state != IMPORTED and (known.azure_id or candidate.azure_id).lower() != candidate.azure_id.lower():
+        return Verdict.ID_CONFLICT
     if candidate.change_type == DELETE_RECORD:
         return Verdict.DELETE if is_known or delete_unknown else Verdict.UNKNOWN_DELETE
     if candidate.present and candidate.in_scope:
-        if not is_known and known.tombstone is not None and not _newer(candidate.change_time, known.tombstone):
-            return Verdict.TOMBSTONED
+        newest = candidate.change_time or datetime.min.replace(tzinfo=UTC)
+        if not is_known and known.tombstone is not None and newest < known.tombstone:
+            return Verdict.TOMBSTONED  # of one instant, the row that exists wins
         if is_confirmed(candidate, known) and not candidate.resend:
             return Verdict.UNCHANGED
         return Verdict.PENDING if candidate.parent_missing and may_wait else Verdict.UPSERT
@@ -122,12 +124,3 @@ def _decide(candidate: Candidate, known: LedgerEntry, *, delete_unknown: bool) -
 def is_confirmed(candidate: Candidate, known: LedgerEntry) -> bool:
     """Whether Port has confirmed the very content that the candidate has now."""
     return known.state == CONFIRMED and known.hash == candidate.hash
-
-
-def _belongs_to_another(known: LedgerEntry, azure_id: str) -> bool:
-    """Whether the identifier was sent for another id; of what was only imported from Port, the id is a guess."""
-    return known.azure_id is not None and known.state != IMPORTED and known.azure_id.lower() != azure_id.lower()
-
-
-def _newer(change_time: datetime | None, tombstone: datetime) -> bool:
-    return change_time is not None and change_time >= tombstone  # of one instant, the row that exists wins

@@ -12,6 +12,7 @@ import pandas as pd
 
 from azure_port_sync.core.decisions import DELETE_RECORD
 from azure_port_sync.core.kinds import CONTAINERS, KINDS, descendants
+from azure_port_sync.core.rows import tuples
 
 #: A run holds deletes beyond this many and this share of the known entities, unless a person allows more.
 MIN_DELETES = 100
@@ -83,9 +84,9 @@ def recorded_as_deleted(candidates: pd.DataFrame) -> pd.Series:
     recorded = (candidates["change_type"] == DELETE_RECORD).fillna(False).astype(bool)
     gone = candidates[recorded]
     for kind in CONTAINERS:
-        key = list(KINDS[kind].key)
-        places = set(gone.loc[gone["kind"] == kind, key].itertuples(index=False, name=None))
+        key = KINDS[kind].key
+        places = set(tuples(gone[gone["kind"] == kind], key))
         if places:
-            lies_in = [place in places for place in candidates[key].itertuples(index=False, name=None)]
+            lies_in = [place in places for place in tuples(candidates, key)]
             recorded |= candidates["kind"].isin(descendants(kind)) & pd.Series(lies_in, index=candidates.index)
     return recorded

@@ -5,7 +5,7 @@ set* is one decided operation per entity. Both are columns and not objects, beca
 them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 
 from azure_port_sync.core.kinds import KINDS, Kind
+
+_AT_ONCE = 5_000
 
 
 class Operation(StrEnum):
@@ -99,11 +101,7 @@ def parent_of(row: ChangeSetRow) -> tuple[str, ...] | None:
 
 def change_set_rows(change_set: pd.DataFrame) -> list[ChangeSetRow]:
     """Return the rows of a (part of a) change set, in its order."""
-    table = to_table(change_set, _SENT)
-    return list(map(ChangeSetRow._make, zip(*(column.to_pylist() for column in table.columns), strict=True)))
-
-
-_SENT = pa.schema([CHANGE_SET.field(name) for name in ChangeSetRow._fields])
+    return list(map(ChangeSetRow._make, tuples(change_set, ChangeSetRow._fields)))
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -122,6 +120,13 @@ def frame_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pd.DataFra
     return to_frame(pa.Table.from_pylist(list(rows), schema=schema))
 
 
+def tuples(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield these columns of each row, None for a missing value; a few thousand rows at a time are Python objects."""
+    for start in range(0, len(frame), _AT_ONCE):
+        part = frame.iloc[start : start + _AT_ONCE]
+        yield from zip(*(pa.array(part[name], from_pandas=True).to_pylist() for name in names), strict=True)
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a (small, or cut to size) frame as dicts; missing values as pandas has them."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
@@ -138,8 +143,5 @@ def subscriptions_of(frame: pd.DataFrame) -> set[str]:
 
 
 def concat(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
-    """The frames below each other; an empty frame of the schema when there is none."""
-    filled = [frame for frame in frames if len(frame)]
-    if not filled:
-        return to_frame(schema.empty_table())
-    return to_frame(pa.concat_tables(to_table(frame, schema) for frame in filled))
+    """The frames, all of this schema, below each other; an empty one when there is none."""
+    return pd.concat([frame_of([], schema), *frames], ignore_index=True)

@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -40,9 +39,10 @@ from azure_port_sync.core.rows import (
     change_set_rows,
     frame_of,
     records,
+    tuples,
 )
 from azure_port_sync.core.subscriptions import Subscriptions
-from azure_port_sync.engine.observe import PENDING_FOR, Survey, pairs
+from azure_port_sync.engine.observe import GROUP_KEY, PENDING_FOR, Survey, pairs
 from azure_port_sync.state import StateStore
 
 #: A full run sends every n-th part of the catalog again, a different one each time.
@@ -51,7 +51,6 @@ RESEND_PARTS = 7
 #: Entities of a full run that are looked at in Port afterwards.
 _SAMPLED = 20
 
-_BATCH = 5_000
 _TEXT = pd.ArrowDtype(pa.string())
 
 
@@ -76,8 +75,8 @@ class Decisions(NamedTuple):
 
     `decided` are the candidates that the ledger did not already equal: the columns of OBSERVATION and a `verdict`.
     `counts` has every verdict, also of those that were equal; `known` counts those of entities in the ledger.
-    `conflicts` are upserts whose identifier belongs to another entity, each with that one's id. `resent` upserts are
-    of entities that Port has already. `sample` are a few entities of a full run, for the change set.
+    `conflicts` are upserts whose identifier belongs to another entity, each with a sentence that names it. `resent`
+    upserts are of entities that Port has already. `sample` are a few entities of a full run, for the change set.
     """
 
     decided: pd.DataFrame
@@ -185,11 +184,10 @@ def _flagged(found: pd.DataFrame, survey: Survey, groups_in_scope: set[Group]) -
     }
     refused = put_aside[~tried_again(put_aside, survey.plan)]
     if len(refused):
-        by_entity = dict(zip(entities(refused), zip(refused["operation"], refused["hash"], strict=True), strict=True))
-        of_each = [by_entity.get(one, (None, None)) for one in entities(found)]
-        operations, hashes = zip(*of_each, strict=True) if of_each else ((), ())
-        flags["refused_operation"] = pd.Series(operations, index=found.index, dtype=object)
-        flags["refused_hash"] = pd.Series(hashes, index=found.index, dtype=object)
+        before = dict(zip(entities(refused), tuples(refused, ["operation", "hash"]), strict=True))
+        of_each = [before.get(one, (None, None)) for one in entities(found)]
+        columns = ["refused_operation", "refused_hash"]
+        flags.update(pd.DataFrame(of_each, columns=columns, index=found.index, dtype=object))
     return found.assign(**flags)
 
 
@@ -200,12 +198,12 @@ def _parent_missing(found: pd.DataFrame, groups_in_scope: set[Group]) -> pd.Seri
     group, for ever; so the wait for it ends.
     """
     to_send = found[(found["kind"] == Kind.RESOURCE) & found["present"] & found["in_scope"]]
-    needed = pairs(to_send[["subscription_id", "resource_group"]].drop_duplicates())
+    needed = pairs(to_send[[*GROUP_KEY]].drop_duplicates())
     missing = {pair for pair in needed - groups_in_scope if pair[1]}
     if not missing:
         return pd.Series(False, index=found.index)
-    of_each = zip(found["subscription_id"], found["resource_group"], strict=True)
-    return (found["kind"] == Kind.RESOURCE) & pd.Series([pair in missing for pair in of_each], index=found.index)
+    lies_in = [pair in missing for pair in tuples(found, GROUP_KEY)]
+    return (found["kind"] == Kind.RESOURCE) & pd.Series(lies_in, index=found.index)
 
 
 def due_again(identifiers: pd.Series, full_runs: int) -> pd.Series:
@@ -254,20 +252,27 @@ def decide_all(
     """
     verdicts, in_ledger, confirmed = [], [], []
     owners: dict[str, str] = {}
-    for candidate, entry in zip(_each(to_decide), known, strict=True):
+    # A flag that `to_decide` does not have is None in each row.
+    rows = tuples(to_decide.reindex(columns=list(Candidate._fields)), Candidate._fields)
+    for candidate, entry in zip(map(Candidate._make, rows), known, strict=True):
         verdicts.append(decide(candidate, entry, delete_unknown=delete_unknown))
         in_ledger.append(entry.state is not None)
         confirmed.append(is_confirmed(candidate, entry))
         if verdicts[-1] is Verdict.ID_CONFLICT:
             owners[candidate.azure_id] = str(entry.azure_id)
-    verdicts = _one_per_identifier(to_decide, verdicts)
-    guard, verdicts = _guarded(to_decide, verdicts, guard)
-    counts = Counter(verdicts)
-    counts[Verdict.UNCHANGED] += unchanged
-    of_known = Counter(verdict for verdict, is_known in zip(verdicts, in_ledger, strict=True) if is_known)
-    decided = to_decide[OBSERVATION.names].assign(
-        verdict=pd.Series(pa.array(verdicts, type=pa.string()), dtype=_TEXT, index=to_decide.index)
+    decided = to_decide[OBSERVATION.names].assign(verdict=pd.Series(verdicts, index=to_decide.index, dtype=_TEXT))
+    decided["verdict"] = _one_per_identifier(decided)
+    unproven = (decided["verdict"] == Verdict.DELETE) & ~recorded_as_deleted(decided)
+    guard = replace(
+        guard,
+        deletes=int(unproven.sum()),
+        proven=int((decided["verdict"] == Verdict.DELETE).sum() - unproven.sum()),
+        out_of_scope=int((unproven & decided["present"]).sum()),
     )
+    if guard.holds:
+        decided["verdict"] = decided["verdict"].mask(unproven, Verdict.HELD)
+    counts, of_known = Counter(decided["verdict"]), Counter(decided.loc[in_ledger, "verdict"])
+    counts[Verdict.UNCHANGED] += unchanged
     return Decisions(
         decided=decided,
         change_set=_change_set(decided),
@@ -276,58 +281,28 @@ def decide_all(
         candidates=len(decided) + unchanged,
         counts={verdict: counts[verdict] for verdict in Verdict},
         known={verdict: of_known[verdict] for verdict in Verdict},
-        resent=sum(same and verdict is Verdict.UPSERT for verdict, same in zip(verdicts, confirmed, strict=True)),
+        resent=int((decided.loc[confirmed, "verdict"] == Verdict.UPSERT).sum()),
     )
 
 
-def _each(to_decide: pd.DataFrame) -> Iterator[Candidate]:
-    """The rows one by one; a few thousand at a time are Python objects."""
-    for start in range(0, len(to_decide), _BATCH):
-        part = to_decide.iloc[start : start + _BATCH]
-        columns: list[Iterable[Any]] = [
-            part[name].tolist() if name in part else repeat(Candidate._field_defaults[name], len(part))
-            for name in Candidate._fields
-        ]
-        for values in zip(*columns, strict=True):
-            yield Candidate._make(None if value is pd.NA or value is pd.NaT else value for value in values)
-
-
-def _one_per_identifier(to_decide: pd.DataFrame, verdicts: list[Verdict]) -> list[Verdict]:
-    """Of several entities that would be sent under one identifier, keep only the first, by id."""
-    operations = pd.Series([v in (Verdict.UPSERT, Verdict.DELETE) for v in verdicts], index=to_decide.index, dtype=bool)
-    acting = to_decide[operations].sort_values("azure_id", kind="stable")
-    losing = set(acting.index[acting.duplicated(["kind", "identifier"])])
-    return [
-        Verdict.ID_CONFLICT if position in losing else verdict
-        for position, verdict in zip(to_decide.index, verdicts, strict=True)
-    ]
-
-
-def _guarded(to_decide: pd.DataFrame, verdicts: list[Verdict], guard: Guard) -> tuple[Guard, list[Verdict]]:
-    """The guard with its counts, and the verdicts with the deletes that it holds."""
-    deletes = pd.Series([verdict is Verdict.DELETE for verdict in verdicts], index=to_decide.index, dtype=bool)
-    proven = deletes & recorded_as_deleted(to_decide)
-    unproven = deletes & ~proven
-    guard = replace(
-        guard,
-        deletes=int(unproven.sum()),
-        proven=int(proven.sum()),
-        out_of_scope=int((unproven & to_decide["present"]).sum()),
-    )
-    if not guard.holds:
-        return guard, verdicts
-    return guard, [Verdict.HELD if held else verdict for verdict, held in zip(verdicts, unproven, strict=True)]
+def _one_per_identifier(decided: pd.DataFrame) -> pd.Series:
+    """The verdicts, in which only the first of several entities, by id, is sent under their identifier."""
+    acting = decided[decided["verdict"].isin([Verdict.UPSERT, Verdict.DELETE])].sort_values("azure_id", kind="stable")
+    losing = acting.index[acting.duplicated(["kind", "identifier"])]
+    return decided["verdict"].mask(decided.index.isin(losing), Verdict.ID_CONFLICT)
 
 
 def _conflicts(decided: pd.DataFrame, owners: Mapping[str, str]) -> list[tuple[ChangeSetRow, str]]:
-    """The upserts that cannot be, each with the entity that has their identifier: from before, or in this run."""
+    """The upserts that cannot be, because another entity has their identifier: from before, or in this run."""
     losing = decided[(decided["verdict"] == Verdict.ID_CONFLICT) & decided["present"] & decided["in_scope"]]
-    if losing.empty:
-        return []
-    upserts = decided[decided["verdict"] == Verdict.UPSERT]
-    in_run = dict(zip(upserts["identifier"], upserts["azure_id"], strict=True))
+    upserts = decided[decided["verdict"] == Verdict.UPSERT] if len(losing) else losing
+    in_run = dict(tuples(upserts, ["identifier", "azure_id"]))
+    reason = (
+        "its identifier in Port is that of {}, because Port takes no space and makes it an underscore; rename one of "
+        "the two in Azure"
+    )
     return [
-        (row, owners.get(row.azure_id) or in_run.get(row.identifier, "another entity"))
+        (row, reason.format(owners.get(row.azure_id) or in_run.get(row.identifier, "another entity")))
         for row in change_set_rows(losing.assign(operation=str(Operation.UPSERT)))
     ]
 
@@ -341,21 +316,17 @@ def _change_set(decided: pd.DataFrame) -> pd.DataFrame:
     deletes = decided[decided["verdict"] == Verdict.DELETE]
     has_change = upserts["change"].notna()
     changed = upserts[has_change]
+    # `data` and `change` are JSON objects that share no key, and become one.
+    with_change = [f"{data[:-1]},{change[1:]}" for data, change in tuples(changed, ["data", "change"])]
     parts = [
         upserts[~has_change],
-        changed.assign(data=list(map(_with_change, changed["data"], changed["change"]))),
+        changed.assign(data=with_change),
         deletes.assign(hash=None, data=[canonical(delete_data(row)) for row in records(deletes)]),
     ]
     parts = [part.rename(columns={"verdict": "operation"})[CHANGE_SET.names] for part in parts if len(part)]
-    return _in_delivery_order(pd.concat(parts)) if parts else frame_of([], CHANGE_SET)
-
-
-def _with_change(data: str, change: str) -> str:
-    """`data` with the newest change of the entity: two JSON objects that share no key, as one."""
-    return f"{data[:-1]},{change[1:]}"
-
-
-def _in_delivery_order(operations: pd.DataFrame) -> pd.DataFrame:
+    if not parts:
+        return frame_of([], CHANGE_SET)
+    operations = pd.concat(parts)
     phase = {f"{operation} {kind}": n for n, (operation, kind) in enumerate(DELIVERY_PHASES)}
     order = (operations["operation"] + " " + operations["kind"]).map(phase)
     ordered = operations.assign(order=order).sort_values(["order", "identifier"], kind="stable")
@@ -385,16 +356,9 @@ def _facts(
         no_longer_pending=waited[~still_waiting].tolist(),
         deleted=decided[is_delete & (decided["kind"] == Kind.RESOURCE)],  # of containers, every run reads all rows
         held=decisions.held,
-        conflicts=[(row, _conflict_reason(owner)) for row, owner in decisions.conflicts],
+        conflicts=decisions.conflicts,
         released=sorted(put_aside.difference(entities(change_set), entities(decisions.unresolved)))
         if put_aside
         else [],
         contents_due=sorted(pairs(decided[for_scope & (decided["kind"] == Kind.RESOURCE)])),
-    )
-
-
-def _conflict_reason(owner: str) -> str:
-    return (
-        f"its identifier in Port is that of {owner}, because Port takes no space and makes it an underscore; rename "
-        "one of the two in Azure"
     )

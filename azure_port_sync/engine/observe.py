@@ -20,7 +20,15 @@ from azure_port_sync.core.kinds import CONTAINERS, KINDS, Kind
 from azure_port_sync.core.plan import Plan
 from azure_port_sync.core.quarantine import tried_again
 from azure_port_sync.core.request import Mode
-from azure_port_sync.core.rows import OBSERVATION, concat, frame_of, lowered, records, subscriptions_of
+from azure_port_sync.core.rows import (
+    OBSERVATION,
+    concat,
+    frame_of,
+    lowered,
+    records,
+    subscriptions_of,
+    tuples,
+)
 from azure_port_sync.core.windows import Window
 from azure_port_sync.engine.containers import Containers
 from azure_port_sync.resource_graph import AzureReader, ReadResult
@@ -28,6 +36,9 @@ from azure_port_sync.state import StateStore
 
 #: How long an entity may wait for its row, or for its parent, before it is taken as it is.
 PENDING_FOR = timedelta(hours=24)
+
+#: The columns that say in which resource group an entity lies.
+GROUP_KEY = KINDS[Kind.RESOURCE_GROUP].key
 
 _LEAVES = frozenset(KINDS) - frozenset(CONTAINERS)
 
@@ -118,7 +129,7 @@ class Survey:
         groups = self.containers.frame
         groups = groups[groups["kind"] == Kind.RESOURCE_GROUP]
         shown = pairs(groups[~groups["subscription_id"].isin(list(subscriptions.silent))])
-        return lost & ~pd.Series([pair in shown for pair in _pairs(frame)], index=frame.index)
+        return lost & ~pd.Series([pair in shown for pair in tuples(frame, GROUP_KEY)], index=frame.index)
 
     def groups_in_scope(self) -> pd.DataFrame:
         """The resource groups of the snapshot that are in scope."""
@@ -164,9 +175,8 @@ def _parents(survey: Survey) -> Iterator[Read]:
     found = found[found["present"]]
     shown = pairs(found[found["kind"] == Kind.RESOURCE_GROUP])
     to_send = found[(found["kind"] == Kind.RESOURCE) & found["in_scope"]]
-    one_each = to_send.drop_duplicates(["subscription_id", "resource_group"])
-    group_ids = zip(_pairs(one_each), map(group_id_of, one_each["azure_id"]), strict=True)
-    late = sorted(id_ for pair, id_ in group_ids if id_ and pair not in shown)  # some lie in no group
+    one_each = tuples(to_send.drop_duplicates(GROUP_KEY), [*GROUP_KEY, "azure_id"])
+    late = sorted(group_id_of(id_) for *pair, id_ in one_each if pair[1] and tuple(pair) not in shown)
     if not late:
         return
     groups = survey.reader.containers(late)
@@ -314,17 +324,13 @@ def _nothing_shown(entities: pd.DataFrame) -> ReadResult:
 
 def identities(remembered: pd.DataFrame) -> pd.DataFrame:
     """The identity columns of entities of which the store has kept `azure_id` and `type`."""
-    rows = zip(remembered["azure_id"], remembered["type"], strict=True)
-    return pd.DataFrame([identity(azure_id, arm_type, None) for azure_id, arm_type in rows])
+    rows = tuples(remembered, ["azure_id", "type"])
+    return frame_of([identity(azure_id, arm_type, None) for azure_id, arm_type in rows], OBSERVATION)
 
 
 def pairs(frame: pd.DataFrame) -> set[Group]:
     """Return the (subscription id, resource group) pairs of these rows."""
-    return set(_pairs(frame))
-
-
-def _pairs(frame: pd.DataFrame) -> Iterator[Group]:
-    return zip(frame["subscription_id"], frame["resource_group"], strict=True)
+    return set(tuples(frame, GROUP_KEY))
 
 
 #: The observers of each mode, in their order. The snapshot comes first, because what is read must lie in a container
