@@ -94,9 +94,12 @@ class Grace:
             watched.everything = groups is None
             watched.readable = groups or frozenset()
 
-    def read(self, own: frozenset[str], shown: frozenset[str]) -> None:
-        """A run has read, and these show what they showed before: of the others, it may not have seen all."""
-        self._silent = (self._own - own) | (self._shown - shown)
+    def read(self, own: frozenset[str], shown: frozenset[str], *, whole: bool) -> None:
+        """A run has read, and asks which still show what they showed: their `whole` row, or at least a group.
+
+        Of the others, it may not have seen all.
+        """
+        self._silent |= (self._own - own) if whole else (self._shown - self._own - shown)
 
     def _miss(
         self,

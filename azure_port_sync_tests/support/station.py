@@ -46,7 +46,7 @@ class Life:
         *,
         before_read: Callable[[int], None] = lambda _: None,
         after_snapshot: Callable[[], None] = lambda: None,
-        after_reading: Callable[[], None] = lambda: None,
+        after_reading: Callable[[bool], None] = lambda _whole: None,
     ) -> None:
         self.calls: Counter[str] = Counter()
         self.died_at = ""
@@ -73,7 +73,7 @@ class Life:
         if side == "azure" and call.__name__ == "containers" and not arguments and not named:
             self._after_snapshot()
         if side == "azure" and call.__name__ == "readable" and "anywhere" not in named:
-            self._after_reading()
+            self._after_reading(named.get("whole", False))
         with self._lock:
             self._reach(side, number, call.__name__, after=True)
         return result

@@ -386,10 +386,10 @@ class World:
         readable = {SUBSCRIPTIONS[one]: self._readable_groups(one, groups) for one in SUBSCRIPTIONS}
         self.grace.snapshot(self.now, own, shown, left_out, readable, self.sandbox.held())
 
-    def _tell_of_reading(self) -> None:
+    def _tell_of_reading(self, whole: bool) -> None:
         rows = self._shown_containers(self.azure_scope)
         own = frozenset(guid for guid, type_, _ in rows if type_ == azure.SUBSCRIPTION)
-        self.grace.read(own, frozenset(guid for guid, _, _ in rows))
+        self.grace.read(own, frozenset(guid for guid, _, _ in rows), whole=whole)
 
     def _shown_containers(self, scope: azure.Scope) -> list[tuple[str, str, str]]:
         """Subscription, type and id of each subscription and group that Azure shows now."""
