@@ -5,6 +5,7 @@ than it holds the lease.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from operator import attrgetter
 
 import sqlalchemy as sa
@@ -36,12 +37,13 @@ class DeliveryLedger:
         self._facts = facts
         self._plan = plan
         self._lock = threading.Lock()
-        self._renewed_at = database.clock.elapsed()
+        self._renewed_at = database.clock.now()
 
     def renew_lease(self) -> None:
         """Renew the lease when half of it has passed. To be called before each request."""
         with self._lock:
-            if self._database.clock.elapsed() - self._renewed_at >= LEASE / 2:
+            passed = self._database.clock.now() - self._renewed_at
+            if not timedelta(0) <= passed < LEASE / 2:  # less than nothing: the clock has jumped back
                 with self._write():
                     pass
 
@@ -120,7 +122,7 @@ class DeliveryLedger:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        now = self._database.clock.elapsed()
+        now = self._database.clock.now()
         with self._database.write() as connection:
             self._lease.renew(connection, self._plan)
             yield connection

@@ -345,7 +345,7 @@ class World:
                 most = min(max(self.floor, known // 4), max(min(self.floor, 10), known // 2))
                 assert deleted <= most, f"{deleted} existing entities were deleted, the guard allows {most}"
         finally:
-            settled = ran is not None and ran.not_delivered == ran.held == 0
+            settled = ran is not None and ran.not_delivered == ran.held == 0 and ran.mode in ("full", "incremental")
             self.grace.run_ends(
                 self.now,
                 self.sandbox.held(),
