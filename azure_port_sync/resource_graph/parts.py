@@ -33,6 +33,9 @@ MAX_PARTS = 2**16
 #: with answers that take two seconds, 15 in 5 seconds keep four or five busy.
 IN_FLIGHT = 6
 
+#: How long a whole read may take: the quota allows a million rows in six minutes.
+DEADLINE = timedelta(hours=2)
+
 _PROGRESS = timedelta(seconds=10)
 
 
@@ -120,16 +123,22 @@ def _row_id(row: Any) -> str:
 
 
 class _Progress:
-    """Logs every ten seconds how far a long read has come."""
+    """Logs every ten seconds how far a long read has come, and ends it at its deadline."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._reported_at = clock.elapsed()
+        self._began_at = self._reported_at = clock.elapsed()
         self._rows = 0
 
     def report(self, rows: int, left: int) -> None:
         self._rows += rows
         now = self._clock.elapsed()
+        if left and now - self._began_at > DEADLINE:
+            raise AzureError(
+                f"One read of Azure Resource Graph was not whole after {DEADLINE // timedelta(hours=1)} hours "
+                f"({self._rows:,} rows, {left:,} requests to go); nothing was sent. The quota of this principal is "
+                "used up by others, or Azure is slow: give the sync a principal of its own; the next run tries again."
+            )
         if now - self._reported_at >= _PROGRESS:
             self._reported_at = now
             logger.info("Azure: %s rows read, %s requests to go", f"{self._rows:,}", f"{left:,}")

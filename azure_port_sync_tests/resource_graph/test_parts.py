@@ -158,6 +158,19 @@ def test_a_service_that_never_gives_a_whole_result_is_found_out_soon() -> None:
     assert len(table.asked) < 20 * IN_FLIGHT
 
 
+def test_a_whole_read_has_a_deadline() -> None:
+    """Each answer came in time, and all of them never."""
+    clock = StillClock()
+
+    def ask(query: str, scope: QueryScope) -> Response:
+        clock.sleep(100)
+        return Response([], 0, complete=True)
+
+    shares = [Part(kql.resources(Scope.of()), QueryScope())] * 1000
+    with pytest.raises(AzureError, match="was not whole after 2 hours .*a principal of its own"):
+        list(read_in_parts(ask, shares, clock=clock))
+
+
 def test_requests_run_side_by_side() -> None:
     """One after the other, answers that take two seconds would leave most of the quota unused."""
     together = threading.Barrier(IN_FLIGHT, timeout=20)
