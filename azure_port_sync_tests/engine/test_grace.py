@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from azure_port_sync.core.decisions import Verdict
-from azure_port_sync.core.request import Mode, Request
+from azure_port_sync.core.request import Mode, Request, Selection
 from azure_port_sync.core.scope import Scope
 from azure_port_sync.engine.containers import read_snapshot
 from azure_port_sync.sandbox.faults import Fault
@@ -218,3 +218,19 @@ def test_a_subscription_without_a_name_of_its_own_is_an_ordinary_one(world: Scen
     world.tenant.rename_subscription(plain, "Named")
     assert world.tick().stats.in_grace == {}
     world.ends_right()
+
+
+def test_what_was_sent_without_its_containers_goes_when_the_grace_is_over(world: Scenario) -> None:
+    """A part was sent, its subscription vanished, and the resources stayed in Port until a full run."""
+    world.begin()
+    other = world.tenant.add_subscription("Other")
+    far = world.tenant.add_group(other, "far", "westeurope")
+    world.tenant.create_resource(far, "microsoft.compute/disks", "z")
+    world.tick(only=Selection.of(resource_types=["microsoft.compute/disks"]))
+    assert "z" in titles(world)["azureCloudResources"]
+    world.tenant.lose_subscription(other)
+    world.tick()
+    assert "z" in titles(world)["azureCloudResources"]
+    world.clock.sleep(timedelta(hours=24).total_seconds())
+    assert world.tick().plan.mode is Mode.INCREMENTAL
+    assert world.sandbox.compare().sentences() == []

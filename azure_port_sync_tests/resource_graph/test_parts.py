@@ -167,7 +167,7 @@ def test_a_whole_read_has_a_deadline() -> None:
         return Response([], 0, complete=True)
 
     shares = [Part(kql.resources(Scope.of()), QueryScope())] * 1000
-    with pytest.raises(AzureError, match="was not whole after 2 hours .*a principal of its own"):
+    with pytest.raises(AzureError, match=r"was not whole after 2 hours .*a principal of its own"):
         list(read_in_parts(ask, shares, clock=clock))
 
 
