@@ -128,7 +128,10 @@ def _objection(row: Any, *, changes: bool) -> str | None:
 
 def _observation(row: dict[str, Any], extra_columns: Sequence[str], *, changes: bool) -> dict[str, Any]:
     """Return the observation of a current row, or of a change record with the current row that it may have."""
-    change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")} if changes else None
+    change = None
+    if changes:
+        change = {name: row[name] for name in ("changeTime", "changedProperties")}
+        change["changeType"] = row["changeType"].capitalize()  # the casing of Azure's own texts varies
     if change and not row.get("id"):
         observed = observed_absence(row["targetId"], row["targetType"], change)
     else:

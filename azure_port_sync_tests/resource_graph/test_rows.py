@@ -140,6 +140,18 @@ def test_a_column_of_another_type_is_left_out_and_the_row_is_kept(column: str, v
     assert observations.samples == (f"{_ID}: without its {column}, because Port takes nothing of that type",)
 
 
+@pytest.mark.parametrize("spelled", ["Delete", "delete", "DELETE"])
+def test_a_delete_is_a_delete_in_any_casing(spelled: str) -> None:
+    """In another one it was no proof, so the guard counted the delete as unproven."""
+    records = [
+        {**_RECORD, "recordId": "1", "changeType": spelled},
+        {**_RECORD, **_MISSING, "recordId": "2", "changeType": spelled},
+    ]
+    _, frame = _observed(*records, changes=True)
+    assert set(frame["change_type"]) == {"Delete"}
+    assert {json.loads(change)["changeType"] for change in frame["change"]} == {"Delete"}
+
+
 def test_a_missing_name_is_the_end_of_the_id() -> None:
     for name in ("", None, 5):
         observations, frame = _observed({**_ROW, "name": name})
