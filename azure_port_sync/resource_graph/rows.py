@@ -43,7 +43,7 @@ class ReadResult:
     total_records: int = 0  # that Azure says there are, summed over the responses that were used
     rows: int = 0  # that were read, duplicates and unreadable ones included
     duplicates: int = 0  # rows beyond the first of one entity, or of one change record
-    unreadable: int = 0  # rows that could not be understood: left out, or kept without a column of another type
+    unreadable: int = 0  # rows that could not be understood: left out, or kept without what could not be
     samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
     refused: frozenset[str] = frozenset()  # subscriptions that Azure refused, so that nothing was read of them
 
@@ -84,7 +84,10 @@ def read_rows(
                 if odd_columns := [name for name, kind in _SENT.items() if not isinstance(row.get(name), kind | None)]:
                     row.update(dict.fromkeys(odd_columns))
                     odd = f"without its {' and '.join(odd_columns)}, because Port takes nothing of that type"
-                observations.append(_observation(row, extra_columns, changes=changes))
+                observed = _observation(row, extra_columns, changes=changes)
+                observations.append(observed)
+                if odd is None and any(isinstance(text, str) and "\ufffd" in text for text in observed.values()):
+                    odd = "with U+FFFD (\ufffd) in place of text that is no Unicode"
             if odd is not None:
                 unreadable += 1
                 if len(samples) < MAX_SAMPLES:
