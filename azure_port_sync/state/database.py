@@ -319,8 +319,8 @@ def _parsed(url: str) -> sa.URL:
 def _make_private(file: str) -> None:
     """Let only its owner read the file of SQLite's, a new one or one that is there; SQLite would go by the umask.
 
-    It is not opened here if it is there: closing it again would end this process's locks on it (sqlite.org/howtocorrupt,
-    "Posix advisory locks").
+    It is not opened here if it is there: closing it again would end this process's locks on it
+    (sqlite.org/howtocorrupt.html, "Posix advisory locks").
     """
     if file and file != ":memory:" and not file.startswith("file:"):
         with suppress(OSError):  # SQLite says what is wrong with it
