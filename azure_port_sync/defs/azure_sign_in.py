@@ -1,7 +1,8 @@
 """Sign-in to Azure: with a client secret where one is set, otherwise with this machine's own identity."""
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,21 +27,25 @@ _MICROSOFTS_HOSTS = frozenset(host for _, host in _CLOUDS.values())
 
 @dataclass(frozen=True)
 class AzureSignIn:
-    """A credential, with the address of Azure Resource Manager and the scopes of the tokens that it takes."""
+    """A credential and its secrets, with the address of Azure Resource Manager and the scopes of its tokens."""
 
     credential: TokenCredential
     resource_manager_url: str
     scopes: list[str]
+    secrets: list[str] = field(repr=False)
 
 
 def sign_in(settings: Settings, clock: Clock) -> AzureSignIn:
     """Return the sign-in of these settings; nothing is sent yet."""
+    # The SDK logs each failure whole, with the secrets that its body may repeat; the run shows it without them.
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)
     cloud, cloud_authority = _CLOUDS[settings.AZURE_CLOUD]
     endpoints = get_arm_endpoints(cloud)
     return AzureSignIn(
         _credential(settings, settings.AZURE_AUTHORITY_HOST or cloud_authority, clock),
         settings.AZURE_RESOURCE_MANAGER_URL or endpoints["resource_manager"].rstrip("/"),
         endpoints["credential_scopes"],
+        [settings.AZURE_CLIENT_SECRET.get_secret_value()] if settings.AZURE_CLIENT_SECRET else [],
     )
 
 

@@ -108,6 +108,7 @@ class AzureResource(_CheckedResource):
             base_url=signed_in.resource_manager_url,
             credential_scopes=signed_in.scopes,
             connection_verify=settings.verify,
+            secrets=signed_in.secrets,
         )
         self._reader = AzureReader(graph, settings.scope, batch_size=settings.SUBSCRIPTION_BATCH_SIZE)
 

@@ -291,6 +291,4 @@ def error_message(response: Response, secrets: Iterable[str]) -> str:
 
 def shown(text: str, secrets: Iterable[str]) -> str:
     """Return somebody else's words on one short line, without the secrets that they may repeat, and as mere text."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "(secret)")
-    return one_line(text, _LONGEST_MESSAGE)
+    return one_line(text, _LONGEST_MESSAGE, secrets)

@@ -31,6 +31,18 @@ class Target:
         return cls(mapping["blueprint"], operation["type"] if isinstance(operation, dict) else operation)
 
 
+def is_mapping(mapping: Any) -> bool:
+    """Return whether this has the shape of a mapping; one that has not makes nothing, and is in nobody's way."""
+    match mapping:
+        case {"blueprint": str(), "entity": {"identifier": _, **others}}:
+            parts = (others.get(name) or {} for name in ("properties", "relations"))
+            operation = mapping.get("operation", "create")
+            return all(isinstance(part, dict) for part in parts) and (
+                isinstance(operation, str) or (isinstance(operation, dict) and "type" in operation)
+            )
+    return False
+
+
 class MappedEntity(NamedTuple):
     """One entity that a mapping makes of an event, and what is done with it; `document` is as Port's API takes it."""
 
@@ -54,8 +66,9 @@ class WebhookMapping:
     """All mappings of a webhook as one jq program, so that an event is parsed once. Safe to share between threads."""
 
     def __init__(self, mappings: Sequence[Json]) -> None:
-        self.targets = [Target.of(mapping) for mapping in mappings]
-        parts = ", ".join(f"[{_records(mapping)}]" for mapping in mappings)
+        self.mappings = [mapping for mapping in mappings if is_mapping(mapping)]
+        self.targets = [Target.of(mapping) for mapping in self.mappings]
+        parts = ", ".join(f"[{_records(mapping)}]" for mapping in self.mappings)
         self._program = Program(f". as $context | [{parts}]")
 
     def entities(self, body: str) -> list[MappedEntity]:
@@ -80,14 +93,19 @@ class WebhookMapping:
 def _records(mapping: Json) -> str:
     """Return the jq that makes the records of one mapping from `$context`; the filter goes before the entity."""
     entity = mapping["entity"]
-    fields = {name: embed(entity[name]) for name in ("identifier", "title") if name in entity}
+    fields = {name: _expression(entity[name]) for name in ("identifier", "title") if name in entity}
     for name in ("properties", "relations"):
-        fields[name] = _object({key: embed(value) for key, value in entity.get(name, {}).items()})
-    record = f"if {embed(mapping.get('filter', 'true'))} == true then {_object(fields)} else empty end"
+        fields[name] = _object({key: _expression(value) for key, value in (entity.get(name) or {}).items()})
+    record = f"if {_expression(mapping.get('filter', 'true'))} == true then {_object(fields)} else empty end"
     if "itemsToParse" not in mapping:
         return f"$context | {record}"
-    items = f'{embed(mapping["itemsToParse"])} | if type == "array" then .[:{MAX_ITEMS}][] else empty end'
+    items = f'{_expression(mapping["itemsToParse"])} | if type == "array" then .[:{MAX_ITEMS}][] else empty end'
     return f"$context | {items} | . as $item | $context + {{item: $item}} | {record}"
+
+
+def _expression(value: object) -> str:
+    """Return the jq of an expression; of anything else, such as a relation that is a query, null."""
+    return embed(value) if isinstance(value, str) else "null"
 
 
 def _object(members: Mapping[str, str]) -> str:

@@ -99,7 +99,10 @@ class Blueprint:
     @classmethod
     def of(cls, blueprint: Json) -> Self:
         schema = _object(blueprint, "schema")
-        return cls({**schema, "properties": _object(schema, "properties")}, _object(blueprint, "relations"))
+        properties, relations = _object(schema, "properties"), _object(blueprint, "relations")
+        if not all(isinstance(one, dict) for one in (*properties.values(), *relations.values())):
+            raise ShapeError
+        return cls({**schema, "properties": properties}, relations)
 
     @property
     def properties(self) -> Json:
@@ -120,25 +123,27 @@ class Signature(NamedTuple):
 class Webhook:
     """One webhook of the account: `url` and `key` say where it takes events, each None where Port does not show it.
 
-    `mappings` and `security` are in Port's format.
+    `mappings` and `security` are in Port's format; a mapping may be an odd one, of which nothing is made.
     """
 
     identifier: str
     url: str | None
     key: str | None
     enabled: bool
-    mappings: list[Json]
+    mappings: list[Any]
     security: Json
 
     @classmethod
     def of(cls, webhook: Json) -> Self:
-        url, key = webhook.get("url"), webhook.get("webhookKey")
+        url, key, mappings = webhook.get("url"), webhook.get("webhookKey"), webhook.get("mappings") or []
+        if not isinstance(mappings, list):
+            raise ShapeError
         return cls(
             identifier=str(webhook.get("identifier")),
             url=url if isinstance(url, str) else None,
             key=key if isinstance(key, str) else None,
             enabled=webhook.get("enabled") is not False,
-            mappings=webhook.get("mappings") or [],
+            mappings=mappings,
             security=_object(webhook, "security"),
         )
 
@@ -149,7 +154,7 @@ class Webhook:
         if not header or not self.security.get("secret", True):
             return None
         algorithm, prefix = self.security.get("signatureAlgorithm"), self.security.get("signaturePrefix")
-        return Signature(header.lower(), algorithm or "sha256", prefix or "")
+        return Signature(str(header).lower(), str(algorithm or "sha256"), str(prefix or ""))
 
 
 class EntityError(NamedTuple):

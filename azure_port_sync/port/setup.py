@@ -120,8 +120,8 @@ def merged(existing: Sequence[Json], ours: Sequence[Json]) -> list[Json]:
     """
     result, taken = [], list[Json]()
     for mapping in ours:
-        blueprint, identities = mapping["blueprint"], _identities(mapping)
-        same = [one for one in existing if Target.of(one).blueprint == blueprint and _identities(one) == identities]
+        identities = _identities(mapping)
+        same = [one for one in existing if _identities(one) == identities]
         taken += same
         result.append({**mapping, "entity": _merged_entity(mapping["entity"], [one["entity"] for one in same])})
     return result + [one for one in existing if one not in taken]

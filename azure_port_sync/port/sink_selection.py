@@ -146,7 +146,7 @@ def what_it_takes(mappings: Sequence[Json]) -> tuple[bool, bool]:
     events = [probe.body for probe in probes()]
     single = [entity for event in events for entity in mapping.entities(event)]
     batch = mapping.entities(f'{{"items": [{", ".join(events)}]}}')
-    takes_items = all("itemsToParse" in one for one in mappings)
+    takes_items = all("itemsToParse" in one for one in mapping.mappings)
     return bool(single), bool(batch) and takes_items and _comparable(batch) == _comparable(single)
 
 

@@ -113,10 +113,11 @@ class ResourceGraph:
         connection_verify: bool | str = True,
         deadline: timedelta = DEADLINE,
         max_rows: int = MAX_ROWS,
+        secrets: Sequence[str] = (),
     ) -> None:
         """`connection_verify` may name a file of certificate authorities.
 
-        `deadline` ends the retries of a request, and a response holds `max_rows`.
+        `deadline` ends the retries of a request, a response holds `max_rows`, and no error shows `secrets`.
         """
         self._credential = _Credential(credential)
         self._credential_scopes = credential_scopes
@@ -133,6 +134,7 @@ class ResourceGraph:
         self.clock = clock
         self.max_rows = max_rows
         self._deadline = deadline
+        self._secrets = secrets
         self._waits = StoppableClock(clock)
         self._limiter = QuotaLimiter(self._waits)
         self._lock = threading.Lock()
@@ -186,7 +188,7 @@ class ResourceGraph:
         try:
             return self._credential.get_token(*self._credential_scopes).token
         except _SignInError as error:
-            return sign_in_failure(error.inner)
+            return sign_in_failure(error.inner, self._secrets)
 
     def _keep_trying(self, once: Callable[[], T | Failure]) -> T:
         started = self.clock.elapsed()
@@ -228,14 +230,14 @@ class ResourceGraph:
             headers = answer.headers
             self._compare_clocks(headers, sent)
         except _SignInError as error:
-            return sign_in_failure(error.inner)
+            return sign_in_failure(error.inner, self._secrets)
         except exceptions.AzureError as error:
             return network_failure(error)
         finally:
             self._limiter.answered(headers)
         if (response := _response(answer)) is not None:
             return response
-        failure = query_failure(answer.status_code, answer.headers, answer.content)
+        failure = query_failure(answer.status_code, answer.headers, answer.content, self._secrets)
         return Response([], 0, complete=False) if failure.row.treatment is Treatment.SPLIT else failure
 
     def _compare_clocks(self, headers: Mapping[str, str], sent: datetime) -> None:

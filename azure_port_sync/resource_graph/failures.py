@@ -6,7 +6,7 @@ it ends. To learn what happens on a 407, read the table from its top.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -158,8 +158,11 @@ class Failure:
         return kind(self.row.sentence.format(seen=self.seen, reason=self.reason, wait=wait, minutes=minutes))
 
 
-def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """Describe an answer to a query that is no response: an error, a page of a proxy, or a body that cannot be read."""
+def query_failure(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> Failure:
+    """Describe an answer to a query that is no response: an error, a page of a proxy, or a body that cannot be read.
+
+    An error may repeat the `secrets` of a request; they are not shown.
+    """
     wait = retry_after(headers) or timedelta(0)
     if leaves_subscriptions_out(headers):
         return Failure(f"query {status} partial scope", str(status), "")
@@ -169,9 +172,10 @@ def query_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failu
         form = "page" if text.startswith(b"<") else "body" if text else "empty"
         seen = f"{status} with {_FORMS[form]}"
         return Failure(f"query {status} {form}", seen, f"it answered {seen}", wait)
-    codes = one_line(", ".join(code for code, _ in errors if code), _LONGEST_REASON) or "no code"
-    reason = one_line(" ".join(message for _, message in errors if message), _LONGEST_REASON) or f"it answered {status}"
-    return Failure(f"query {status} error {codes}", f"{status} ({codes})", reason, wait)
+    codes, messages = (filter(None, texts) for texts in zip(*errors, strict=True))
+    code = one_line(", ".join(codes), _LONGEST_REASON, secrets) or "no code"
+    reason = one_line(" ".join(messages), _LONGEST_REASON, secrets) or f"it answered {status}"
+    return Failure(f"query {status} error {code}", f"{status} ({code})", reason, wait)
 
 
 def leaves_subscriptions_out(headers: Mapping[str, str]) -> bool:
@@ -187,11 +191,11 @@ def network_failure(error: BaseException) -> Failure:
     return Failure(f"network {type(error).__name__} {reason}", reason, reason)
 
 
-def sign_in_failure(error: BaseException) -> Failure:
-    """Describe a sign-in that failed, in the words of the credential that failed last."""
+def sign_in_failure(error: BaseException, secrets: Iterable[str] = ()) -> Failure:
+    """Describe a sign-in that failed, in the words of the credential that failed last, without the `secrets`."""
     tried = _attempts(str(error))
     inner, unavailable = tried[-1], _UNAVAILABLE.search(tried[-1])
-    reason = one_line("; ".join(tried) if unavailable else inner, _LONGEST_REASON)
+    reason = one_line("; ".join(tried) if unavailable else inner, _LONGEST_REASON, secrets)
     return Failure(f"sign-in {'unavailable' if unavailable else 'failed'} {reason}", reason, reason)
 
 

@@ -43,7 +43,7 @@ class ReadResult:
     total_records: int = 0  # that Azure says there are, summed over the responses that were used
     rows: int = 0  # that were read, duplicates and unreadable ones included
     duplicates: int = 0  # rows beyond the first of one entity, or of one change record
-    unreadable: int = 0  # rows that could not be understood: left out, or kept without a column of another type
+    unreadable: int = 0  # rows that could not be understood: left out, or kept without what could not be
     samples: tuple[str, ...] = ()  # a few of those, with what is odd about them
     refused: frozenset[str] = frozenset()  # subscriptions that Azure refused, so that nothing was read of them
 
@@ -84,7 +84,10 @@ def read_rows(
                 if odd_columns := [name for name, kind in _SENT.items() if not isinstance(row.get(name), kind | None)]:
                     row.update(dict.fromkeys(odd_columns))
                     odd = f"without its {' and '.join(odd_columns)}, because Port takes nothing of that type"
-                observations.append(_observation(row, extra_columns, changes=changes))
+                observed = _observation(row, extra_columns, changes=changes)
+                observations.append(observed)
+                if odd is None and any(isinstance(text, str) and "\ufffd" in text for text in observed.values()):
+                    odd = "with U+FFFD (\ufffd) in place of text that is no Unicode"
             if odd is not None:
                 unreadable += 1
                 if len(samples) < MAX_SAMPLES:
@@ -128,7 +131,10 @@ def _objection(row: Any, *, changes: bool) -> str | None:
 
 def _observation(row: dict[str, Any], extra_columns: Sequence[str], *, changes: bool) -> dict[str, Any]:
     """Return the observation of a current row, or of a change record with the current row that it may have."""
-    change = {name: row[name] for name in ("changeType", "changeTime", "changedProperties")} if changes else None
+    change = None
+    if changes:
+        change = {name: row[name] for name in ("changeTime", "changedProperties")}
+        change["changeType"] = row["changeType"].capitalize()  # the casing of Azure's own texts varies
     if change and not row.get("id"):
         observed = observed_absence(row["targetId"], row["targetType"], change)
     else:

@@ -5,7 +5,6 @@ cannot be used; it shows neither the password nor the rest of the URL.
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
 from operator import itemgetter
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
@@ -280,7 +280,7 @@ def _engine(url: str) -> sa.Engine:
     parsed = _parsed(url)
     options: dict[str, Any] = {"timeout": _PATIENCE_SECONDS}
     if parsed.get_backend_name() == "sqlite":
-        _create_private(parsed.database or "")
+        _make_private(parsed.database or "")
     else:
         # A pooler in transaction mode gives each transaction another connection, which knows nothing of the statements
         # that the last one has prepared (github.com/psycopg/psycopg, issue 1151).
@@ -316,8 +316,13 @@ def _parsed(url: str) -> sa.URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _create_private(file: str) -> None:
-    """Create the file of SQLite's that only its owner may read; SQLite itself would go by the umask."""
+def _make_private(file: str) -> None:
+    """Let only its owner read the file of SQLite's, a new one or one that is there; SQLite would go by the umask.
+
+    It is not opened here if it is there: closing it again would end this process's locks on it
+    (sqlite.org/howtocorrupt.html, "Posix advisory locks").
+    """
     if file and file != ":memory:" and not file.startswith("file:"):
         with suppress(OSError):  # SQLite says what is wrong with it
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            Path(file).touch(mode=0o600)
+            Path(file).chmod(0o600)

@@ -48,10 +48,12 @@ def test_no_secret_is_left_anywhere(sandbox: Sandbox, tmp_path: Path) -> None:
     execute("incremental_sync", webhook, Fault("port", status=401, body=echoes, times=None), fails=True)
     execute("port_setup", both)
     execute("full_sync", api, Fault("port", status=401, body=echoes_secret, path="token", times=None), fails=True)
+    azures = {"error": {"code": "Echo", "message": secrets["AZURE_CLIENT_SECRET"]}}
+    execute("full_sync", webhook, Fault("azure", status=400, body=azures, path="/resources", times=None), fails=True)
     with instance_of(home) as instance:
         runs = instance.get_runs()
         events = [repr(event) for run in runs for event in instance.all_logs(run.run_id)]
-    assert len(runs) == 4
+    assert len(runs) == 5
     assert any("check PORT_WEBHOOK_" in event for event in events)
 
     secrets |= {f"token {number}": token for number, token in enumerate(sandbox.tokens())}

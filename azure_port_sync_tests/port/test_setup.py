@@ -214,6 +214,16 @@ def test_what_a_person_made_otherwise_is_one_sentence(
     assert sandbox.port.catalog.blueprints[RESOURCE]["schema"] == mine["schema"]
 
 
+@pytest.mark.parametrize(
+    "odd", [{"schema": {"properties": {"tags": "object"}}}, {"relations": {"resourceGroup": ["x"]}}], ids=str
+)
+def test_a_blueprint_that_is_none_of_ports_is_one_sentence(sandbox: Sandbox, api: PortApi, odd: dict[str, Any]) -> None:
+    body = {"ok": True, "blueprint": odd}
+    sandbox.faults.add(Fault("port", status=200, body=body, path=f"/v1/blueprints/{RESOURCE}"))
+    with pytest.raises(PortError, match="something that its specification does not have: check that PORT_BASE_URL"):
+        set_up_blueprints(api)
+
+
 @pytest.mark.parametrize(("path", "what"), [("/v1/blueprints", "blueprints"), ("/v1/webhooks", "webhooks")])
 def test_credentials_that_may_not_change_the_account_are_named(empty: Sandbox, path: str, what: str) -> None:
     given = empty.api_environment()

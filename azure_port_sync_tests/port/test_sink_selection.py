@@ -9,6 +9,7 @@ from azure_port_sync.core.errors import PortError, SettingsError
 from azure_port_sync.port import model
 from azure_port_sync.port.api import PortApi
 from azure_port_sync.port.responses import Webhook as KnownWebhook
+from azure_port_sync.port.setup import merged
 from azure_port_sync.port.sink_selection import API, BATCH, WEBHOOK, SinkSelection, find_webhook, select_sink
 from azure_port_sync.sandbox.faults import Fault
 from azure_port_sync.sandbox.port import Webhook
@@ -144,6 +145,53 @@ def test_a_mapping_that_drops_all_of_our_events_stops_the_run(
     assert "port_setup" in said
 
 
+#: Mappings of which nothing can be made.
+ODD: list[Any] = [
+    1,
+    None,
+    {},
+    {"blueprint": "deployment"},
+    {**SOMEBODYS, "blueprint": 5},
+    {**SOMEBODYS, "entity": "x"},
+    {**SOMEBODYS, "entity": {}},
+    {**SOMEBODYS, "entity": {"identifier": ".x", "relations": ["x"]}},
+    {**SOMEBODYS, "operation": {}},
+    {**SOMEBODYS, "operation": 5},
+    {**SOMEBODYS, "filter": {"x": "y"}, "itemsToParse": 5, "entity": {"identifier": ["x"]}},
+    {**OURS[0], "entity": {"identifier": {"combinator": "and", "rules": []}, "properties": None}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_an_odd_mapping_makes_nothing_and_stops_nothing(
+    sandbox: Sandbox, api: PortApi, url: str, webhook: Webhook, odd: Any
+) -> None:
+    """It was a traceback, before anything was sent."""
+    mappings = [*OURS, odd]
+    _answer(sandbox, webhook, mappings=mappings)
+    choice = select_sink("auto", url, signs=True, api=api)
+    assert (_chosen(choice), choice.mappings) == (BATCH, mappings)
+    _answer(sandbox, webhook, mappings=[odd])
+    assert "turns none of our events into an entity" in _sentence("auto", url, api)
+    assert merged(mappings, OURS) == mappings  # what a person wrote stays
+
+
+@pytest.mark.parametrize("odd", [{"mappings": "x"}, {"mappings": {"a": 1}}, {"security": [1]}], ids=str)
+def test_a_webhook_that_is_none_of_ports_is_one_sentence(
+    sandbox: Sandbox, api: PortApi, url: str, webhook: Webhook, odd: dict[str, Any]
+) -> None:
+    _answer(sandbox, webhook, **odd)
+    with pytest.raises(PortError, match="something that its specification does not have: check that PORT_BASE_URL"):
+        select_sink("auto", url, signs=True, api=api)
+
+
+def _answer(sandbox: Sandbox, webhook: Webhook, **parts: Any) -> None:
+    """Have Port's API show the webhook with other parts, whatever its specification has."""
+    shown = {"identifier": webhook.identifier, "webhookKey": webhook.key, **parts}
+    body = {"ok": True, "integrations": [shown]}
+    sandbox.faults.add(Fault("port", status=200, body=body, path="/v1/webhooks"))
+
+
 def test_webhooks_that_may_not_be_read(sandbox: Sandbox, api: PortApi, url: str) -> None:
     """Only moderators and admins may."""
     refusal = {"ok": False, "error": "forbidden", "message": "no"}
@@ -203,6 +251,8 @@ def test_a_webhook_that_wants_a_signature_and_gets_none_stops_the_run(api: PortA
         {"signatureAlgorithm": "sha1"},
         {"signatureAlgorithm": "plain", "signaturePrefix": ""},
         {"signaturePrefix": ""},
+        {"signatureHeaderName": 5},
+        {"signatureAlgorithm": ["sha256"]},
     ],
     ids=str,
 )

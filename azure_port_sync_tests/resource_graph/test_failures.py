@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -437,6 +438,45 @@ def test_a_wrong_client_secret_is_one_sentence_without_the_secret(sandbox: Sandb
     one_sentence(error, "Azure refused the credentials", "AADSTS7000215", *_PRINCIPAL)
     shows_none_of(error.value, secret)
     assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/resources", {"error": {"code": "BadRequest", "message": "{sent}"}}),
+        ("/resources", {"error": {"code": "{sent}", "message": ""}}),
+        ("/resources", error_body("BadRequest", ("Echo", "{sent}"))),
+        ("/oauth2/", {"error": "invalid_client", "error_description": "AADSTS1: {sent}"}),
+    ],
+    ids=["message", "code", "inner message", "sign-in"],
+)
+def test_an_answer_that_repeats_the_request_does_not_show_its_secrets(
+    sandbox: Sandbox, clock: SteppedClock, caplog: pytest.LogCaptureFixture, path: str, body: dict[str, Any]
+) -> None:
+    environment = sandbox.environment()
+    signed_in = sign_in(Settings.from_environment(environment), clock)
+    graph = ResourceGraph(
+        signed_in.credential,
+        clock,
+        base_url=signed_in.resource_manager_url,
+        credential_scopes=signed_in.scopes,
+        connection_verify=environment["REQUESTS_CA_BUNDLE"],
+        secrets=signed_in.secrets,
+    )
+    secret = environment["AZURE_CLIENT_SECRET"]
+    sent = secret
+    if path == "/resources":
+        graph.tenant()
+        sent += f" Bearer {sandbox.tokens()[-1]}"
+    # So long that cutting it short would leave half of a secret.
+    echo = json.loads(json.dumps(body).replace("{sent}", f"{'x' * 440} {sent} {sent}"))
+    sandbox.faults.add(Fault("azure", status=400, body=echo, path=path, times=None))
+    with closing(graph), caplog.at_level(logging.DEBUG), pytest.raises(AzureError) as error:
+        graph.query("resources", QueryScope())
+    one_sentence(error, "(secret)")
+    for text in (sent, secret, secret[:16], *(part[:16] for part in sent.split(".")[1:])):
+        shows_none_of(error.value, text)
+        assert text not in caplog.text
 
 
 def test_a_missing_token_file_is_named(

@@ -140,6 +140,40 @@ def test_a_column_of_another_type_is_left_out_and_the_row_is_kept(column: str, v
     assert observations.samples == (f"{_ID}: without its {column}, because Port takes nothing of that type",)
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [{"tags": {"mood": "a\ufffdb"}}, {"tags": {"\ufffd": "x"}}, {"id": f"{_ID}\ufffd"}, {"rgTags": {"x": "\ufffd"}}],
+    ids=str,
+)
+def test_a_row_whose_text_came_damaged_is_kept_and_counted(columns: dict[str, Any]) -> None:
+    """Half of a surrogate pair is U+FFFD by then; nobody learnt of it."""
+    observations, frame = _observed({**_ROW, **columns}, {**_ROW, "id": f"{_ID}2"})
+    assert (len(frame), observations.unreadable) == (2, 1)
+    assert observations.samples[0].endswith(": with U+FFFD (\ufffd) in place of text that is no Unicode")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"changedProperties": {"tags.mood": {"newValue": "\ufffd"}}}, {**_MISSING, "targetId": f"{_ID}\ufffd"}],
+    ids=["with a row", "without"],
+)
+def test_a_record_whose_text_came_damaged_is_kept_and_counted(columns: dict[str, Any]) -> None:
+    observations, frame = _observed({**_RECORD, **columns, "recordId": "1"}, _RECORD, changes=True)
+    assert (len(frame), observations.unreadable) == (2, 1)
+
+
+@pytest.mark.parametrize("spelled", ["Delete", "delete", "DELETE"])
+def test_a_delete_is_a_delete_in_any_casing(spelled: str) -> None:
+    """In another one it was no proof, so the guard counted the delete as unproven."""
+    records = [
+        {**_RECORD, "recordId": "1", "changeType": spelled},
+        {**_RECORD, **_MISSING, "recordId": "2", "changeType": spelled},
+    ]
+    _, frame = _observed(*records, changes=True)
+    assert set(frame["change_type"]) == {"Delete"}
+    assert {json.loads(change)["changeType"] for change in frame["change"]} == {"Delete"}
+
+
 def test_a_missing_name_is_the_end_of_the_id() -> None:
     for name in ("", None, 5):
         observations, frame = _observed({**_ROW, "name": name})

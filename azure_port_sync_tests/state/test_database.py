@@ -67,6 +67,23 @@ def test_only_its_owner_may_read_a_new_file(tmp_path: Path, clock: SteppedClock)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_a_file_that_everybody_could_read_is_for_its_owner_once_it_is_opened(
+    tmp_path: Path, clock: SteppedClock
+) -> None:
+    """As older versions made it. Its folder may hold the files of others, and stays as it is."""
+    tmp_path.chmod(0o755)
+    file = tmp_path / "state.sqlite"
+    opened = StateStore(f"sqlite:///{file}", clock)
+    deliver(opened, upsert(resource("x")))
+    opened.close()
+    file.chmod(0o644)
+    again = StateStore(f"sqlite:///{file}", clock)
+    assert to_decide(again, shown(resource("x"))) == {}
+    again.close()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
 _ROW = "SELECT * FROM azure_port_sync_target FOR UPDATE"
 
 
