@@ -60,8 +60,8 @@ def test_of_two_runs_at_once_one_stops_with_a_sentence(seeded: Sandbox, home: Pa
 
 @pytest.mark.parametrize(
     ("way", "by_the_ui"),
-    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)],
-    ids=["Terminate", "Ctrl-C", "systemd or Kubernetes"],
+    [(signal.SIGINT, True), (signal.SIGTERM, False)],
+    ids=["Terminate", "systemd or Kubernetes"],
 )
 def test_a_cancelled_run_stops_within_seconds(
     seeded: Sandbox,
