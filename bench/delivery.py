@@ -134,13 +134,13 @@ def _our_delivery(way: str, change_set: pd.DataFrame) -> tuple[float, int]:
 
 
 def _sink(way: str, clock: SystemClock) -> Sink:
-    flow: dict[str, Any] = {"concurrency": 10, "deadline": timedelta(minutes=10), "clock": clock}
+    flow: dict[str, Any] = {"concurrency": 10, "deadline": timedelta(minutes=10)}
     given = os.environ
     if way == "api":
         address, client_id = given["PORT_BASE_URL"], given["PORT_CLIENT_ID"]
         return ApiSink(PortApi(address, client_id, given["PORT_CLIENT_SECRET"], clock=clock, connections=10), **flow)
     kind = WebhookBatchSink if way == "webhook_batch" else WebhookSink
-    return kind(given["PORT_WEBHOOK_INGEST_URL"], secret=given["PORT_WEBHOOK_SECRET"], **flow)
+    return kind(given["PORT_WEBHOOK_INGEST_URL"], secret=given["PORT_WEBHOOK_SECRET"], clock=clock, **flow)
 
 
 def _change_set(number: int) -> pd.DataFrame:

@@ -191,14 +191,13 @@ class PortResource(_CheckedResource):
             common: dict[str, Any] = {
                 "concurrency": settings.PORT_MAX_CONCURRENCY,
                 "deadline": settings.delivery_deadline,
-                "clock": self.clock,
             }
             if way == API and self._api is not None:
                 self._sink = ApiSink(self._api, **common)
             else:
                 kind = WebhookBatchSink if way == BATCH else WebhookSink
                 url, secret = self.webhook_url or "", self.webhook_secret
-                self._sink = kind(url, secret=secret, verify=settings.verify, **common)
+                self._sink = kind(url, secret=secret, verify=settings.verify, clock=self.clock, **common)
         return self._sink
 
     @property

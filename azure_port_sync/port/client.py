@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.clock import Clock, StoppableClock
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.port import Json
 from azure_port_sync.port.failures import (
@@ -51,7 +51,7 @@ class ApiRequest(NamedTuple):
 class ApiClient:
     """Sends requests to Port's API. Safe to share between threads; all of them share one access token.
 
-    `stopped` is for all flows of requests to this API, so that a sign-in ends together with the delivery that needs it.
+    All flows of requests to this API have its `clock`, so that a sign-in ends together with the delivery that needs it.
     """
 
     def __init__(
@@ -69,12 +69,11 @@ class ApiClient:
         self._url = f"{base_url}/v1"
         self._client_id = client_id
         self._client_secret = client_secret
-        self._clock = clock
+        self.clock = StoppableClock(clock)
         self._timeouts = timeouts
         self._session = new_session(base_url, connections=connections, verify=verify)
-        self.stopped = threading.Event()
-        self._flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
-        self._sign_in_flow = Flow(clock, deadline=_DEADLINE, name="Port's API", stopped=self.stopped)
+        self._flow = Flow(self.clock, deadline=_DEADLINE, name="Port's API")
+        self._sign_in_flow = Flow(self.clock, deadline=_DEADLINE, name="Port's API")
         self._token: Token | None = None
         self._renew_at = clock.elapsed()
         self._token_lock = threading.Lock()
@@ -102,11 +101,11 @@ class ApiClient:
         if isinstance(came, Response):
             flow.count_bytes(came.sent)
             if came.headers.get("x-ratelimit-remaining") == "0":
-                flow.pause(until_reset(came, self._clock.now()))
+                flow.pause(until_reset(came, self.clock.now()))
             if came.status in request.expected and body_of(came) is Body.PORT:
                 return came
         words = {"purpose": request.purpose, "subject": request.subject}
-        return raise_for_failure(API, came, self._clock.now(), secrets=self.secrets(), words=words)
+        return raise_for_failure(API, came, self.clock.now(), secrets=self.secrets(), words=words)
 
     def secrets(self) -> tuple[str, str]:
         """The texts that no error may show."""
@@ -117,10 +116,10 @@ class ApiClient:
         """Return the header that authorizes a request; another one than `refused`."""
         with self._token_lock:
             token = self._token
-            if token is None or token.authorization == refused or self._clock.elapsed() >= self._renew_at:
+            if token is None or token.authorization == refused or self.clock.elapsed() >= self._renew_at:
                 token = self._token = self._sign_in()
                 life = timedelta(seconds=token.expires_in)
-                self._renew_at = self._clock.elapsed() + life - _RENEWED_BEFORE_ITS_END
+                self._renew_at = self.clock.elapsed() + life - _RENEWED_BEFORE_ITS_END
             return token.authorization
 
     def _sign_in(self) -> Token:
@@ -129,7 +128,7 @@ class ApiClient:
 
         def attempt() -> Token:
             came = self._send_once(request, None)
-            response = raise_for_failure(SIGN_IN, came, self._clock.now(), secrets=self.secrets())
+            response = raise_for_failure(SIGN_IN, came, self.clock.now(), secrets=self.secrets())
             return read(request, Token.of, json_object(response))
 
         return _patiently(self._sign_in_flow, request, attempt)
@@ -142,7 +141,7 @@ class ApiClient:
             f"{self._url}/{request.path}",
             body=None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
             headers={"Authorization": authorization} if authorization else {},
-            clock=self._clock,
+            clock=self.clock,
             timeouts=self._timeouts,
         )
 

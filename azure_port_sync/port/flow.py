@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from azure_port_sync.core.clock import Clock, StoppedError, wait_in_words
+from azure_port_sync.core.clock import StoppableClock, wait_in_words
 from azure_port_sync.port.failures import RefusedError, TransientError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ _T = TypeVar("_T")
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 _LOG_EVERY = timedelta(seconds=10)  # all threads meet the same trouble
-_SLICE_SECONDS = 1.0  # of a wait, after which it looks whether the run has been stopped
 
 #: How often one request may fail, while others succeed, before that is taken for something about this request.
 KEPT_FAILING_AFTER = 6
@@ -39,15 +38,12 @@ class KeptFailingError(Exception):
 class Flow:
     """The requests to one door of Port, as they are counted, paused and tried again. Safe to share between threads.
 
-    `deadline` bounds the time without one success, not the time of the whole. `stopped` is shared with the flows that
-    end together with this one.
+    `deadline` bounds the time without one success, not the time of the whole. Flows that share a clock are stopped
+    together.
     """
 
-    def __init__(
-        self, clock: Clock, *, deadline: timedelta, name: str = "Port", stopped: threading.Event | None = None
-    ) -> None:
+    def __init__(self, clock: StoppableClock, *, deadline: timedelta, name: str = "Port") -> None:
         self.deadline = deadline
-        self._stopped = stopped or threading.Event()
         self.requests = 0
         self.bytes = 0
         self.retries = 0
@@ -61,7 +57,7 @@ class Flow:
 
     def stop(self) -> None:
         """Begin no further request, for good; what waits for its turn ends within a second."""
-        self._stopped.set()
+        self._clock.stop()
 
     def restart_deadline(self) -> None:
         """Measure the time without a success from now on: requests begin, or Port has answered one."""
@@ -88,7 +84,7 @@ class Flow:
             try:
                 self._wait_for_pause()
                 heartbeat()
-                self._raise_if_stopped()
+                self._clock.raise_if_stopped()
                 with self._lock:
                     self.requests += 1
                 result = attempt()
@@ -109,9 +105,7 @@ class Flow:
                 raise error
             backoff = min(_backoff(number), max(self.time_left, 0.0))
             self._note_retry(error, backoff)
-            while backoff > 0:
-                self._sleep_slice(backoff)
-                backoff -= _SLICE_SECONDS
+            self._clock.sleep(backoff)
             number += 1
 
     def _keeps_failing(self, failed: int, *, others_succeed: bool, together: bool) -> bool:
@@ -136,20 +130,12 @@ class Flow:
     def _wait_for_pause(self) -> None:
         # In a loop: while this one slept, another may have been asked to wait for longer.
         while (left := (self._paused_until - self._clock.elapsed()).total_seconds()) > 0:
-            left = min(left, self.time_left, _SLICE_SECONDS)
+            left = min(left, self.time_left)
             if left <= 0:
                 raise TransientError(self._paused_because)
             with self._lock:
                 self.waited_seconds += left
-            self._sleep_slice(left)
-
-    def _sleep_slice(self, seconds: float) -> None:
-        self._raise_if_stopped()
-        self._clock.sleep(min(seconds, _SLICE_SECONDS))
-
-    def _raise_if_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise StoppedError
+            self._clock.sleep(left)
 
     def count_bytes(self, number: int) -> None:
         """Note that so many bytes have reached Port."""

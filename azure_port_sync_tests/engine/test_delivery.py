@@ -250,7 +250,7 @@ def api_sink(sandbox: Sandbox, clock: SteppedClock) -> Iterator[ApiSink]:
     port = sandbox.api_environment()
     credentials = (port["PORT_BASE_URL"], port["PORT_CLIENT_ID"], port["PORT_CLIENT_SECRET"])
     with closing(PortApi(*credentials, clock=clock, connections=2)) as api:
-        yield ApiSink(api, concurrency=2, deadline=timedelta(minutes=10), clock=clock)
+        yield ApiSink(api, concurrency=2, deadline=timedelta(minutes=10))
 
 
 @pytest.fixture(params=["webhook", "api"])
@@ -375,12 +375,12 @@ def test_a_cancelled_run_stops_sending_within_seconds(sandbox: Sandbox, fault: d
     ordered = Fault("port", path=path, times=None, **fault)
     sandbox.faults.add(ordered)
     environment, clock = {**sandbox.environment(), **sandbox.api_environment()}, SystemClock()
-    common: dict[str, Any] = {"concurrency": 2, "deadline": timedelta(minutes=10), "clock": clock}
+    common: dict[str, Any] = {"concurrency": 2, "deadline": timedelta(minutes=10)}
     credentials = (environment[f"PORT_{name}"] for name in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET"))
     secret = environment["PORT_WEBHOOK_SECRET"]
     with (
         closing(PortApi(*credentials, clock=clock, connections=2)) as api,
-        closing(WebhookSink(environment["PORT_WEBHOOK_INGEST_URL"], secret=secret, **common)) as webhook,
+        closing(WebhookSink(environment["PORT_WEBHOOK_INGEST_URL"], secret=secret, clock=clock, **common)) as webhook,
     ):
         sink: Sink = webhook if way == "webhook" else ApiSink(api, **common)
         rows = [upsert(resource(f"x{n:03d}")) for n in range(200)]

@@ -196,7 +196,7 @@ class Scene:
         if name == "api":
             credentials = (variables[one] for one in ("PORT_BASE_URL", "PORT_CLIENT_ID", "PORT_CLIENT_SECRET"))
             with closing(PortApi(*credentials, clock=clock, connections=threads, timeouts=timeouts)) as api:
-                yield ApiSink(api, concurrency=threads, deadline=DEADLINE, clock=clock)
+                yield ApiSink(api, concurrency=threads, deadline=DEADLINE)
             return
         webhook = (WebhookBatchSink if name == "webhook_batch" else WebhookSink)(
             variables["PORT_WEBHOOK_INGEST_URL"],

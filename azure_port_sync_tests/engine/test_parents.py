@@ -22,7 +22,7 @@ SITES = "microsoft.web/sites"
 def strict(world: Scenario, api: PortApi) -> Scenario:
     """Delivers by Port's API, which refuses a resource whose group it does not hold."""
     deadline = timedelta(minutes=10)
-    world.sink = ApiSink(api, concurrency=4, deadline=deadline, clock=world.clock)  # type: ignore[assignment]
+    world.sink = ApiSink(api, concurrency=4, deadline=deadline)  # type: ignore[assignment]
     return world
 
 

@@ -577,7 +577,7 @@ GROUPS, SUBSCRIPTIONS = "azureResourceGroup", "azureSubscription"
 def strict(world: Scenario, api: PortApi) -> Scenario:
     """Delivers by Port's API, which refuses a relation to nothing."""
     deadline = timedelta(minutes=10)
-    world.sink = ApiSink(api, concurrency=4, deadline=deadline, clock=world.clock)  # type: ignore[assignment]
+    world.sink = ApiSink(api, concurrency=4, deadline=deadline)  # type: ignore[assignment]
     return world.begin()
 
 

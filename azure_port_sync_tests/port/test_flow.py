@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from azure_port_sync.core.clock import StoppedError
+from azure_port_sync.core.clock import StoppableClock, StoppedError
 from azure_port_sync.port.failures import RefusedError, TransientError
 from azure_port_sync.port.flow import KEPT_FAILING_AFTER, Flow, KeptFailingError
 from azure_port_sync_tests.support.clocks import NOW, SteppedClock
@@ -21,7 +21,7 @@ def clock() -> SteppedClock:
 
 @pytest.fixture
 def flow(clock: SteppedClock) -> Flow:
-    return Flow(clock, deadline=DEADLINE)
+    return Flow(StoppableClock(clock), deadline=DEADLINE)
 
 
 class Request:

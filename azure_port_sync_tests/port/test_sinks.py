@@ -31,9 +31,9 @@ BULK = "/entities/bulk"
 
 
 @pytest.fixture
-def sink(api: PortApi, clock: SteppedClock) -> ApiSink:
+def sink(api: PortApi) -> ApiSink:
     """Writes to the sandbox's Port by its API, where the containers of the resources are already."""
-    made = ApiSink(api, concurrency=4, deadline=timedelta(minutes=10), clock=clock)
+    made = ApiSink(api, concurrency=4, deadline=timedelta(minutes=10))
     assert delivered(change_set(upsert(SUBSCRIPTION), upsert(GROUP)), made).accepted.total() == 2
     return made
 

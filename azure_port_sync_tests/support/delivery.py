@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from azure_port_sync.core.clock import SystemClock
+from azure_port_sync.core.clock import StoppableClock, SystemClock
 from azure_port_sync.core.quarantine import Cause, is_settled
 from azure_port_sync.core.rows import ChangeSetRow, Operation
 from azure_port_sync.engine.deliver import LIMITS, DeliveryLimits, DeliveryReport, deliver
@@ -56,7 +56,7 @@ class FakeSink:
     items = 1
 
     def __init__(self) -> None:
-        self.flow = Flow(SystemClock(), deadline=timedelta(minutes=10))
+        self.flow = Flow(StoppableClock(SystemClock()), deadline=timedelta(minutes=10))
 
     def close(self) -> None:
         pass

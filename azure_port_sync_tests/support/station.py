@@ -336,14 +336,13 @@ class Syncer:
         flow: dict[str, Any] = {
             "concurrency": concurrency,
             "deadline": timedelta(minutes=10),
-            "clock": self._clock,
         }
         if delivery == "api":
             return ApiSink(self.api, **flow)
         environment = self._station.environment
         url, secret = environment["PORT_WEBHOOK_INGEST_URL"], environment["PORT_WEBHOOK_SECRET"]
         make = WebhookBatchSink if delivery == "webhook_batch" else WebhookSink
-        return make(url, secret=secret, **flow)
+        return make(url, secret=secret, clock=self._clock, **flow)
 
 
 def _summary(outcome: Outcome) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.errors import PortError
 from azure_port_sync.core.kinds import Kind
 from azure_port_sync.core.rows import Operation
@@ -25,7 +24,7 @@ class ApiSink:
     verifies = True
     max_bytes = 1024 * 1024 - 64  # the entities are shorter than their events; the rest is what is around them
 
-    def __init__(self, api: PortApi, *, concurrency: int, deadline: timedelta, clock: Clock) -> None:
+    def __init__(self, api: PortApi, *, concurrency: int, deadline: timedelta) -> None:
         """`deadline` bounds the time in which Port accepts nothing at all, not the time of the whole delivery."""
         self._api = api
         self._blueprints = packaged_blueprints()
@@ -36,7 +35,7 @@ class ApiSink:
             if (target := Target.of(mapping)).operation == "create"
         }
         self.concurrency = concurrency
-        self.flow = Flow(clock, deadline=deadline, name="Port's API", stopped=api.stopped)
+        self.flow = Flow(api.clock, deadline=deadline, name="Port's API")
 
     def close(self) -> None:
         """Nothing is open but the API, which is closed by whoever opened it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from azure_port_sync.core.clock import Clock
+from azure_port_sync.core.clock import Clock, StoppableClock
 from azure_port_sync.core.rows import Operation
 from azure_port_sync.port.failures import WEBHOOK, raise_for_failure
 from azure_port_sync.port.flow import Flow
@@ -50,7 +50,7 @@ class WebhookSink:
         self._timeouts = timeouts
         self._session = new_session(url, connections=concurrency, verify=verify)
         self.concurrency = concurrency
-        self.flow = Flow(clock, deadline=deadline)
+        self.flow = Flow(StoppableClock(clock), deadline=deadline)
 
     def close(self) -> None:
         self._session.close()
