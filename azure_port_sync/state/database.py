@@ -6,6 +6,7 @@ cannot be used; it shows neither the password nor the rest of the URL.
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,8 @@ from functools import cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from threading import Timer
-from typing import Any
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -33,12 +34,20 @@ CHUNK = 5_000
 
 logger = logging.getLogger(__name__)
 
-#: How long to wait for a lock, which another process may hold for the time of a large transaction.
-_PATIENCE_SECONDS = 60
-#: How long a statement may take; of millions of rows, one takes a minute.
-_STATEMENT_SECONDS = 30 * 60
-#: After which time a statement that has not ended is logged.
-_SILENCE_SECONDS = 10.0
+
+class Waits(NamedTuple):
+    """How long the store waits, in seconds: for a lock, for a statement, and before it logs one that has not ended.
+
+    Another process may hold a lock for the time of a large transaction; a statement of millions of rows takes a minute.
+    """
+
+    lock: float = 60
+    statement: float = 30 * 60
+    silence: float = 10
+
+
+WAITS = Waits()
+
 #: How soon a server that has vanished is noticed.
 _REACHABLE = {"connect_timeout": 30, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 
@@ -52,22 +61,29 @@ class Database:
     Raises StateError wherever it cannot be reached, read or written.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock, waits: Waits = WAITS) -> None:
         self.clock = clock
-        self._engine = _engine(url)
+        self._waits = waits
+        self._engine = _engine(url, waits)
         self.is_postgres = self._engine.dialect.name == "postgresql"
         self._errors = (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
         if self.is_postgres:
-            sa.event.listen(self._engine, "begin", _bound_waits)
+            sa.event.listen(self._engine, "begin", self._bound_waits)
         else:
             sa.event.listen(self._engine, "connect", self._give_clock)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
-        sa.event.listen(self._engine, "before_cursor_execute", self._begin_waiting)
-        sa.event.listen(self._engine, "after_cursor_execute", _end_waiting)
-        sa.event.listen(self._engine, "handle_error", _end_waiting_in_vain)
+        self._watch = _Watch(
+            f"The state store ({self}) has not answered for {waits.silence:g} seconds: it is busy, or another process "
+            f"keeps a lock on it, for which this run waits at most {waits.lock:g} seconds",
+            waits.silence,
+        )
+        sa.event.listen(self._engine, "before_cursor_execute", self._watch.begin)
+        sa.event.listen(self._engine, "after_cursor_execute", self._watch.end)
+        sa.event.listen(self._engine, "handle_error", self._watch.end_in_vain)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     def close(self) -> None:
+        self._watch.close()
         self._engine.dispose()
 
     def __str__(self) -> str:
@@ -98,17 +114,11 @@ class Database:
             )
             raise StateError(f"The state store ({self}) cannot be used: {reason}. {remedy}") from error
 
-    def _begin_waiting(
-        self, _connection: object, _cursor: object, _sql: str, _values: object, context: Any, *_: object
-    ) -> None:
-        """Have a line logged for a statement that takes long; most of the time, another process has a lock."""
-        line = (
-            f"The state store ({self}) has not answered for {_SILENCE_SECONDS:g} seconds: it is busy, or another "
-            f"process keeps a lock on it, for which this run waits at most {_PATIENCE_SECONDS} seconds"
-        )
-        context.azure_port_sync_wait = Timer(_SILENCE_SECONDS, logger.info, [line])
-        context.azure_port_sync_wait.daemon = True
-        context.azure_port_sync_wait.start()
+    def _bound_waits(self, connection: sa.Connection) -> None:
+        """Bound the waits of a transaction on Postgres; options of the connection would be lost behind a pooler."""
+        limits = {"lock_timeout": self._waits.lock, "statement_timeout": self._waits.statement}
+        calls = ", ".join(f"set_config('{name}', '{seconds:g}s', true)" for name, seconds in limits.items())
+        connection.exec_driver_sql(f"SELECT {calls}")
 
     def now(self, later: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
         """Return an SQL expression: the present instant (or a later one) by the database's clock.
@@ -254,21 +264,49 @@ def _values(number: int) -> str:
     return f"VALUES ({', '.join(['?'] * number)})"
 
 
-def _end_waiting(_connection: object, _cursor: object, _sql: str, _values: object, context: Any, *_: object) -> None:
-    context.azure_port_sync_wait.cancel()
+class _Watch:
+    """Logs a line for each statement that takes long; most of the time, another process has a lock.
 
+    It is one thread for all of them: a timer for each took longer than most statements do.
+    """
 
-def _end_waiting_in_vain(failed: sa.engine.ExceptionContext) -> None:
-    wait = getattr(failed.execution_context, "azure_port_sync_wait", None)
-    if wait is not None:
-        wait.cancel()
+    def __init__(self, line: str, seconds: float) -> None:
+        self._line = line
+        self._seconds = seconds
+        self._begun: dict[int, float] = {}
+        self._closed = Event()
+        self._lock = Lock()
+        self._thread: Thread | None = None
 
+    def begin(
+        self, _connection: object, _cursor: object, _sql: str, _values: object, context: Any, _many: bool
+    ) -> None:
+        with self._lock:
+            self._begun[id(context)] = time.monotonic()
+            if self._thread is None:
+                self._thread = Thread(target=self._look, name="state-watch", daemon=True)
+                self._thread.start()
 
-def _bound_waits(connection: sa.Connection) -> None:
-    """Bound the waits of a transaction on Postgres; options of the connection would be lost behind a pooler."""
-    limits = {"lock_timeout": _PATIENCE_SECONDS, "statement_timeout": _STATEMENT_SECONDS}
-    calls = ", ".join(f"set_config('{name}', '{seconds}s', true)" for name, seconds in limits.items())
-    connection.exec_driver_sql(f"SELECT {calls}")
+    def end(self, _connection: object, _cursor: object, _sql: str, _values: object, context: Any, _: bool) -> None:
+        with self._lock:
+            self._begun.pop(id(context), None)
+
+    def end_in_vain(self, failed: sa.engine.ExceptionContext) -> None:
+        with self._lock:
+            self._begun.pop(id(failed.execution_context), None)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _look(self) -> None:
+        while not self._closed.wait(self._seconds / 5):
+            with self._lock:
+                long_ago = time.monotonic() - self._seconds
+                late = [one for one, begun in self._begun.items() if begun <= long_ago]
+                for one in late:
+                    del self._begun[one]
+            for _ in late:
+                logger.info(self._line)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -276,9 +314,9 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, waits: Waits) -> sa.Engine:
     parsed = _parsed(url)
-    options: dict[str, Any] = {"timeout": _PATIENCE_SECONDS}
+    options: dict[str, Any] = {"timeout": waits.lock}
     if parsed.get_backend_name() == "sqlite":
         _make_private(parsed.database or "")
     else:

@@ -2,7 +2,7 @@
 
 from azure_port_sync.core.clock import Clock
 from azure_port_sync.core.plan import Plan
-from azure_port_sync.state.database import Database
+from azure_port_sync.state.database import WAITS, Database, Waits
 from azure_port_sync.state.delivery import DeliveryLedger
 from azure_port_sync.state.facts import FactStore
 from azure_port_sync.state.lease import Lease
@@ -17,9 +17,9 @@ class StateStore:
     Every verb raises StateError when the database cannot be reached or written.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock, waits: Waits = WAITS) -> None:
         """Open the database at a SQLAlchemy `url`, and migrate it where it is older than this version."""
-        self._database = Database(url, clock)
+        self._database = Database(url, clock, waits)
         try:
             migrate(self._database)
         except BaseException:

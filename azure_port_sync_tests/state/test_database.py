@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from azure_port_sync.core.cover import Cover
 from azure_port_sync.core.errors import StateError
 from azure_port_sync.core.kinds import Kind
-from azure_port_sync.state import StateStore, database
+from azure_port_sync.state import StateStore
+from azure_port_sync.state.database import Waits
 from azure_port_sync_tests.support.clocks import SteppedClock
 from azure_port_sync_tests.support.entities import SUB, frame, resource, shown, upsert
 from azure_port_sync_tests.support.leaks import shows_none_of
@@ -102,13 +103,10 @@ def test_a_wait_for_a_lock_is_logged_and_bounded(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     clock: SteppedClock,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(database, "_PATIENCE_SECONDS", 1)
-    monkeypatch.setattr(database, "_SILENCE_SECONDS", 0.1)
     url = f"sqlite:///{tmp_path / 'state.sqlite'}" if way == "sqlite" else str(request.getfixturevalue(way))
-    opened = StateStore(url, clock)
+    opened = StateStore(url, clock, Waits(lock=1, silence=0.1))
     plan = claimed(opened)
     with behind_its_back(url) as another, caplog.at_level("INFO"):
         another.exec_driver_sql(lock)
