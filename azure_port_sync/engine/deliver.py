@@ -149,8 +149,9 @@ def deliver(
     report = DeliveryReport(len(change_set))
     delivery = _Delivery(sink, record, limits, progress, report, record.in_quarantine())
     sink.flow.restart_deadline()
+    phases = dict(iter(change_set.groupby(["operation", "kind"], sort=False)))
     for operation, kind in DELIVERY_PHASES:
-        phase = change_set[(change_set["operation"] == operation) & (change_set["kind"] == kind)]
+        phase = phases.get((operation, kind), _NOTHING)
         size = limits.sent_together * min(sink.max_batch_size(operation), 5)  # keeps all threads busy
         for start in range(0, len(phase), size):
             if report.error is None:
@@ -174,6 +175,8 @@ def batches(events: Sequence[OutgoingEvent], sink: Sink) -> Iterator[list[Outgoi
     if batch:
         yield batch
 
+
+_NOTHING = pd.DataFrame()
 
 #: The outcomes of the batches that are being sent.
 _Sending = Mapping[Future[list[Outcome]], list[OutgoingEvent]]
