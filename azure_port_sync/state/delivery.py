@@ -82,7 +82,8 @@ class DeliveryLedger:
     def confirm(self, rows: Sequence[ChangeSetRow]) -> None:
         """Record that Port took these operations, which have been begun before.
 
-        Port deletes what depends on a deleted container, so the ledger beneath one is voided with it.
+        What lay in a deleted container stays in the ledger until it is deleted itself: Port may have deleted it with
+        the container, which it may never have held.
         """
         target, now = self._plan.target, self._database.clock.now()
         upserts = [row for row in rows if row.operation == Operation.UPSERT]
@@ -93,9 +94,6 @@ class DeliveryLedger:
         with self._write() as connection:
             self._database.upsert(connection, t.ledger, names, confirmed, update=("hash", "state"))
             self._database.delete(connection, t.ledger, ("target", "kind", "identifier"), gone)
-            for row in deletes:
-                if row.kind in CONTAINERS:
-                    connection.execute(sa.delete(t.ledger).where(self._lies_in(row)))
             self._facts.forget_delivered(connection, target, rows)
 
     def in_quarantine(self) -> dict[tuple[str, str], Cause]:

@@ -263,29 +263,11 @@ def test_confirmed_deletes_are_forgotten(store: StateStore) -> None:
     }
 
 
-def test_a_deleted_group_takes_the_ledger_beneath_it(store: StateStore) -> None:
-    """Port deletes what depends on a group: a resource that is still `confirmed` would never be sent again."""
-    kept = [
-        subscription(),
-        group("Web2"),
-        resource("a", "Web2"),
-        group("Web", OTHER_SUB),
-        resource("b", "Web", OTHER_SUB),
-    ]
-    gone = [group("Web"), resource("c"), resource("d", "WEB")]
-    deliver(store, *map(upsert, [*kept, *gone]))
+def test_what_lay_in_a_deleted_container_is_known_until_it_is_deleted_itself(store: StateStore) -> None:
+    """Port had never held the group, so nothing went with it, and the resource stayed there for good."""
+    deliver(store, upsert(resource("c")))
     deliver(store, delete(group("Web")))
-    assert to_decide(store, *map(shown, kept)) == {}
-    assert to_decide(store, *map(shown, gone)) == dict.fromkeys(("Web", "c", "d"), LedgerEntry())
-
-
-def test_a_deleted_subscription_takes_everything_in_it(store: StateStore) -> None:
-    inside = [subscription(), group("Web"), resource("a"), resource("b", "Other")]
-    outside = [subscription(OTHER_SUB), group("Web", OTHER_SUB), resource("a", "Web", OTHER_SUB)]
-    deliver(store, *map(upsert, [*inside, *outside]))
-    deliver(store, delete(subscription()))
-    assert store.targets.load("t").ledger_rows == len(outside)
-    assert to_decide(store, *map(shown, outside)) == {}
+    assert to_decide(store, not_shown(resource("c"))) == {"c": LedgerEntry("confirmed", "h")}
 
 
 def test_a_resource_takes_nothing_with_it(store: StateStore) -> None:
