@@ -153,6 +153,7 @@ class Grace:
                     watched.held[key].entity = entity
             self._miss(watched, guid, self._snapshot_at, frozenset(), catalog, partly=False)
         for guid, watched in self._watched.items():
+            watched.back_unnoticed |= doubtful  # what it may have missed was there, though it did not live to see that
             if watched.missed is not None and watched.readable:
                 # Shown by its groups, and not sent before: with the name that it had, or with its id.
                 for key, entity in _within(catalog, guid):
