@@ -6,7 +6,8 @@ Delete record is evidence, of an entity and of all that lies in it. That a row i
 the mistake of a role assignment or of a setting.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from azure_port_sync.core.rows import tuples
 MIN_DELETES = 100
 MAX_DELETE_RATIO = 0.25
 
-#: Of a small catalog a hundred may be everything: there it holds deletes beyond this many and this share.
+#: Of a small catalog, or of one kind, a hundred may be everything: it holds deletes beyond this many and this share.
 MIN_DELETES_OF_FEW = 10
 MAX_DELETE_RATIO_OF_FEW = 0.5
 
@@ -29,7 +30,8 @@ class Guard:
 
     `deletes` counts those without evidence and `proven` the others, all of `known` entities, which Port is known to
     hold. `out_of_scope` of the `deletes` are of entities that Azure shows, and that the settings leave out;
-    `scope_changed` says that these settings are new, and may be why others are not even looked for.
+    `scope_changed` says that these settings are new, and may be why others are not even looked for. `deletes_of` and
+    `known_of` count by kind.
     """
 
     deletes: int = 0
@@ -40,15 +42,29 @@ class Guard:
     min_deletes: int = MIN_DELETES
     allowed: bool = False
     scope_changed: bool = False
+    deletes_of: Mapping[str, int] = field(default_factory=dict)
+    known_of: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exceeded(self) -> bool:
         """Whether there are more deletes without evidence than pass without a person's word."""
-        bounds = (
-            (self.min_deletes, self.max_ratio),
-            (min(self.min_deletes, MIN_DELETES_OF_FEW), max(self.max_ratio, MAX_DELETE_RATIO_OF_FEW)),
-        )
-        return any(self.deletes > least and self.deletes > ratio * self.known for least, ratio in bounds)
+        of_all = self.deletes > self.min_deletes and self.deletes > self.max_ratio * self.known
+        return of_all or self._are_most(self.deletes, self.known) or bool(self._kinds)
+
+    @property
+    def _kinds(self) -> list[str]:
+        """The kinds of which most would go: a mistake in RESOURCE_TYPES leaves the groups where they are.
+
+        Whoever allows as much of everything allows it of a kind, too.
+        """
+        if self.max_ratio > MAX_DELETE_RATIO_OF_FEW:
+            return []
+        known = self.known_of
+        return [kind for kind, deletes in self.deletes_of.items() if self._are_most(deletes, known.get(kind, 0))]
+
+    def _are_most(self, deletes: int, known: int) -> bool:
+        least, ratio = min(self.min_deletes, MIN_DELETES_OF_FEW), max(self.max_ratio, MAX_DELETE_RATIO_OF_FEW)
+        return deletes > least and deletes > ratio * known
 
     @property
     def holds(self) -> bool:
@@ -67,6 +83,8 @@ class Guard:
             f"{self.deletes - self.out_of_scope:,} that Azure no longer shows, {self.out_of_scope:,} that the settings "
             "no longer select."
         )
+        for kind in self._kinds:
+            sentence += f" Of {self.known_of.get(kind, 0):,} of the kind {kind}, {self.deletes_of[kind]:,} would go."
         if self.scope_changed:
             sentence += " The scope settings have changed since the last run that delivered everything."
         if self.allowed:

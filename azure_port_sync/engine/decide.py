@@ -139,6 +139,7 @@ def decide_survey(survey: Survey, store: StateStore, *, resend: bool) -> tuple[D
         delete_unknown=plan.advances_watermark and (plan.base_watermark is None or plan.known_before == 0),
         guard=Guard(
             known=plan.known_before,
+            known_of={str(kind): number for kind, number in store.ledger.counts(plan.target).items()},
             max_ratio=plan.request.max_delete_ratio,
             min_deletes=plan.request.min_guarded_deletes,
             allowed=plan.request.allow_mass_delete,
@@ -268,6 +269,7 @@ def decide_all(
         deletes=int(unproven.sum()),
         proven=int((decided["verdict"] == Verdict.DELETE).sum() - unproven.sum()),
         out_of_scope=int((unproven & decided["present"]).sum()),
+        deletes_of=dict(Counter(decided.loc[unproven, "kind"])),
     )
     if guard.holds:
         decided["verdict"] = decided["verdict"].mask(unproven, Verdict.HELD)

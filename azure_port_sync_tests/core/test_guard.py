@@ -32,6 +32,15 @@ def test_its_bounds(deletes: int, known: int, holds: bool) -> None:
     assert ("They are held" in str(guard)) is holds
 
 
+@pytest.mark.parametrize(("deletes", "holds"), [(10, False), (45, False), (46, True)])
+def test_its_bounds_for_one_kind(deletes: int, holds: bool) -> None:
+    """All resources may go by a mistyped RESOURCE_TYPES, and be less than half of what there is."""
+    guard = Guard(deletes, known=200, deletes_of={"resource": deletes}, known_of={"resource": 90, "resourceGroup": 110})
+    assert guard.holds is holds
+    assert not replace(guard, allowed=True).holds
+    assert (f"Of 90 of the kind resource, {deletes} would go." in str(guard)) is holds
+
+
 def test_deletes_with_a_record_count_for_nothing() -> None:
     assert not Guard(deletes=0, known=1000, proven=1000).holds
 

@@ -129,3 +129,15 @@ def test_deletes_of_what_nobody_knows_do_not_count(crowd: Scenario, tmp_path: Pa
     crowd.tenant.delete_group(crowd.crowd)
     with closing(StateStore(f"sqlite:///{tmp_path / 'another.sqlite'}", crowd.clock)) as crowd.store:
         assert crowd.tick().report.accepted["delete"] == 20
+
+
+def test_all_resources_are_held_though_they_are_few_beside_their_groups(crowd: Scenario) -> None:
+    """A mistyped RESOURCE_TYPES deleted them all, as long as there were as many groups."""
+    crowd.min_guarded_deletes = 100
+    for number in range(25):
+        crowd.tenant.add_group(crowd.subscription, f"empty{number}", "westeurope")
+    crowd.tick()
+    crowd.reader = crowd.reader_of(Scope.of(resource_types=["microsoft.web/site"]))
+    outcome = crowd.tick()
+    assert _held(outcome) == 21
+    assert len(titles(crowd)["azureCloudResources"]) == 21
