@@ -114,13 +114,18 @@ def _settled_until_now(world: Scenario) -> Plan:
     return change_set.plan
 
 
-def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Scenario) -> None:
-    """A role on one resource shows it and not its group, for as long as it lasts."""
+def _begin_with_a_group_that_is_not_shown(world: Scenario) -> None:
+    """Its only resource is shown."""
     world.begin()
     world.tenant.set_delays(row_delay=[10 * 86400, 10 * 86400])
     unseen = world.tenant.add_group(world.subscription, "unseen", "westeurope")
     world.tenant.set_delays(row_delay=[0, 0])
     world.tenant.create_resource(unseen, SITES, "within")
+
+
+def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Scenario) -> None:
+    """A role on one resource shows it and not its group, for as long as it lasts."""
+    _begin_with_a_group_that_is_not_shown(world)
     world.tick()
     world.tick()
     assert "within" not in _titles(world)
@@ -133,11 +138,7 @@ def test_who_may_not_read_a_group_is_told_of_the_resource_after_a_day(world: Sce
 
 def test_a_wait_that_began_by_a_clock_far_ahead_ends(world: Scenario) -> None:
     """It would have lasted until that day came."""
-    world.begin()
-    world.tenant.set_delays(row_delay=[10 * 86400, 10 * 86400])
-    unseen = world.tenant.add_group(world.subscription, "unseen", "westeurope")
-    world.tenant.set_delays(row_delay=[0, 0])
-    world.tenant.create_resource(unseen, SITES, "within")
+    _begin_with_a_group_that_is_not_shown(world)
     world.clock.ahead = timedelta(days=300)
     world.tick()
     world.clock.ahead = timedelta(0)
